@@ -1,0 +1,62 @@
+"""The catalogue of streamgauge's own metrics: name, kind, labels and meaning, once.
+
+Out: SelfMetric entries that services use to make and render their metrics. A test ties docs/metrics.md to
+this list. A metric marked `loss` counts something that will never be part of a total.
+"""
+
+from typing import Final, NamedTuple
+
+from contract.metric import Kind
+
+
+class SelfMetric(NamedTuple):
+    """One of streamgauge's own metrics."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    loss: bool = False
+
+
+def _counter(name: str, text: str, *labels: str, loss: bool = False) -> SelfMetric:
+    return SelfMetric(name, Kind.COUNTER, text, labels, loss)
+
+
+def _gauge(name: str, text: str, *labels: str, loss: bool = False) -> SelfMetric:
+    return SelfMetric(name, Kind.GAUGE, text, labels, loss)
+
+
+COMPLETENESS: Final = (
+    _counter("streamgauge_accepted_events_total", "Events producers accepted, sealed batches only.", "service"),
+    _counter("streamgauge_committed_events_total", "Events committed to rollups and totals.", "service"),
+    _counter("streamgauge_dropped_events_total", "Events dropped on purpose.", "service", "reason", loss=True),
+    _counter("streamgauge_quarantined_events_total", "Events set aside for good.", "service", loss=True),
+    _gauge("streamgauge_lost_events", "Events in closed gaps of producers' sequences.", "service", loss=True),
+    _gauge("streamgauge_in_flight_events", "Events accepted but not yet accounted for.", "service"),
+    _counter("streamgauge_duplicate_batches_total", "Batches that arrived again and changed nothing.", "service"),
+    _gauge("streamgauge_producers", "Producers by state (live, ended, unclean).", "service", "state"),
+    _gauge("streamgauge_last_seen_timestamp_seconds", "When a producer was last heard of.", "service"),
+)
+"""Rendered by the exporter on /metrics from the ledger, summed per service."""
+
+PIPELINE: Final = (
+    _counter("streamgauge_quarantined_entries_total", "Stream entries quarantined.", "reason", loss=True),
+    _gauge("streamgauge_parked_entries", "Stream entries parked for a later reader.", "reason"),
+    _gauge("streamgauge_series", "Series admitted, by metric.", "metric"),
+    _gauge("streamgauge_aggregators", "Aggregators whose heartbeat is current."),
+    _gauge("streamgauge_fenced", "1 while totals are being restored after a database failover."),
+    _counter("streamgauge_commits_total", "Transactions that advanced the ledger."),
+    _gauge("streamgauge_last_commit_timestamp_seconds", "When the newest commit was made."),
+)
+"""Rendered by the exporter on /metrics from PostgreSQL."""
+
+EXPORTER: Final = (
+    _gauge("streamgauge_snapshot_age_seconds", "Age of the newest database snapshot served."),
+    _counter("streamgauge_scrapes_total", "Requests to /metrics by outcome.", "outcome"),
+    _gauge("streamgauge_refresh_seconds", "Time the last refresh took, by kind (full, incremental).", "kind"),
+    _gauge("streamgauge_exposed_series", "Series in the exposition."),
+)
+"""Served by each exporter on /metrics/self through prometheus-client."""
+
+CATALOGUE: Final = COMPLETENESS + PIPELINE + EXPORTER

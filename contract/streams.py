@@ -1,0 +1,43 @@
+"""Names of everything streamgauge keeps in Redis, and the choice of a shard.
+
+Promise: both sides compute the same names; all keys of one shard share its hash tag, so that one Lua call
+or one cluster node serves them.
+"""
+
+from typing import Final
+
+GROUP: Final = "aggregator"
+FIELD: Final = b"b"
+"""The one field of a stream entry: the batch bytes."""
+
+SHARD_COUNT_KEY: Final = "sg:shards"
+"""Write-once (it may only grow): how many shards there are. Both sides check it."""
+
+DATABASE_KEY: Final = "sg:database"
+"""`<system identifier>/<timeline>` of the PostgreSQL that the group's acknowledgements refer to."""
+
+DEFAULT_SHARDS: Final = 1
+MAX_SHARDS: Final = 64
+
+CACHE_TTL_KEY: Final = "sg:cache-ttl"
+"""Hash of key class -> TTL in seconds that a cache helper may read."""
+
+
+def stream_key(shard: int) -> str:
+    """Return the stream of a shard: `sg:{00}`."""
+    return f"sg:{{{shard:02d}}}"
+
+
+def full_key(shard: int) -> str:
+    """Return the back-pressure flag of a shard: while it exists producers merge instead of send."""
+    return f"sg:{{{shard:02d}}}:full"
+
+
+def lease_key(shard: int) -> str:
+    """Return the soft lease of a shard: which aggregator reads it (for speed, never for correctness)."""
+    return f"sg:{{{shard:02d}}}:lease"
+
+
+def shard_of(producer_id: bytes, shards: int) -> int:
+    """Return the shard that a producer keeps to; `producer_id` is 16 uniformly random bytes."""
+    return int.from_bytes(producer_id[:8], "little") % shards
