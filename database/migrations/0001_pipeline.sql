@@ -3,7 +3,7 @@
 -- Forward only. Windows are half-open and named by their start; times are the database clock's.
 
 CREATE TABLE state (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     generation bigint NOT NULL DEFAULT 1  -- grows when cached identities become invalid (forget, retire)
 );
 INSERT INTO state DEFAULT VALUES;
