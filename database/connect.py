@@ -1,0 +1,135 @@
+"""Connections: pools whose every call has a deadline, that refuse a read-only server and expire after failover.
+
+In: PostgresSettings and a schema. Out: an asyncpg pool with search_path set to that schema.
+Promise: no connection outlives a demotion of its server by more than one failed statement (`is_failover`).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from database.settings import PostgresSettings
+
+if TYPE_CHECKING:
+    Pool = asyncpg.Pool[asyncpg.Record]
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+    Connection = asyncpg.Connection
+
+SCHEMA: Final = "streamgauge"
+ACQUIRE_TIMEOUT_S: Final = 10.0
+TRANSACTION_TIMEOUT_S: Final = 60
+IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
+LOCK_TIMEOUT_S: Final = 10
+
+OPERATIONAL_SQLSTATES: Final = ("40", "53", "55", "57", "08", "25", "58", "XX")
+"""Classes of errors that say nothing about the data: retried for ever, never counted against a batch."""
+
+DATA_SQLSTATES: Final = ("22", "21000", "54")
+"""Errors that the data causes: reproduced alone they quarantine a batch."""
+
+
+def is_failover(error: BaseException) -> bool:
+    """Whether the error says that this server is no longer the one to write to."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state == "25006" or state.startswith(("57P0", "08"))
+
+
+def is_data_fault(error: BaseException) -> bool:
+    """Whether PostgreSQL refused the values themselves (or asyncpg could not encode them)."""
+    if isinstance(error, asyncpg.exceptions.DataError):
+        return True
+    state = getattr(error, "sqlstate", None) or ""
+    return state.startswith(DATA_SQLSTATES)
+
+
+def server_settings(settings: PostgresSettings, schema: str, application: str) -> dict[str, str]:
+    """Return the session settings of every connection (values in milliseconds as PostgreSQL reads them)."""
+    return {
+        "application_name": application,
+        "search_path": f'"{schema}"',
+        "statement_timeout": str(int(settings.streamgauge_statement_timeout_s * 1000)),
+        "lock_timeout": str(LOCK_TIMEOUT_S * 1000),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_S * 1000),
+        "timezone": "UTC",
+    }
+
+
+def dsn_parts(settings: PostgresSettings) -> dict[str, str | int | None]:
+    """Return the asyncpg connect arguments that say where the server is."""
+    if settings.postgres_dsn is not None:
+        return {"dsn": settings.postgres_dsn.get_secret_value()}
+    return {
+        "host": settings.postgres_host,
+        "port": settings.postgres_port,
+        "database": settings.postgres_db,
+        "user": settings.postgres_user,
+        "password": settings.postgres_password.get_secret_value() if settings.postgres_password else None,
+    }
+
+
+async def open_pool(
+    settings: PostgresSettings, schema: str = SCHEMA, *, application: str = "streamgauge", size: int = 4
+) -> Pool:
+    """Open a pool of at most `size` read-write connections whose names resolve in `schema`."""
+    return await asyncpg.create_pool(
+        **dsn_parts(settings),
+        min_size=0,
+        max_size=size,
+        timeout=settings.streamgauge_postgres_connect_timeout_s,
+        command_timeout=settings.streamgauge_statement_timeout_s + 5,
+        target_session_attrs="read-write",
+        server_settings=server_settings(settings, schema, application),
+        setup=_limit_transactions,
+        max_inactive_connection_lifetime=300,
+    )
+
+
+async def _limit_transactions(connection: Connection) -> None:
+    # PostgreSQL 17 and newer; set after connecting because an older server refuses an unknown start-up setting.
+    if connection.get_server_version().major >= 17:
+        await connection.execute(f"SET transaction_timeout = '{TRANSACTION_TIMEOUT_S}s'")
+
+
+@asynccontextmanager
+async def acquire(pool: Pool) -> AsyncIterator[Connection]:
+    """Borrow a connection with a deadline; expire the whole pool when its server turns out to be demoted."""
+    connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+    try:
+        yield connection
+    except (asyncpg.PostgresError, OSError) as error:
+        if is_failover(error):
+            await pool.expire_connections()
+        raise
+    finally:
+        await pool.release(connection, timeout=ACQUIRE_TIMEOUT_S)
+
+
+async def commit(connection: Connection) -> None:
+    """COMMIT and require its tag: PostgreSQL answers ROLLBACK, without an error, for an aborted transaction."""
+    tag = await connection.execute("COMMIT")
+    if tag != "COMMIT":
+        raise NotCommitted(tag)
+
+
+class NotCommitted(Exception):
+    """COMMIT was answered with another tag: nothing was stored."""
+
+
+@asynccontextmanager
+async def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> AsyncIterator[Connection]:
+    """Run the block in one transaction and require the tag COMMIT at its end; never catch SQL errors inside.
+
+    `asyncpg.Connection.transaction` is not used because it ignores the tag of COMMIT.
+    """
+    await connection.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+    try:
+        yield connection
+    except BaseException:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+    await commit(connection)

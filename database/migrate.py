@@ -1,0 +1,102 @@
+"""Migrations: forward only, checksummed, one at a time under an advisory lock.
+
+In: the `.sql` files of database/migrations, in the order of their numbers. Out: a schema at the newest version.
+Promise: a file that was applied and changed afterwards is an error; a service can tell an old schema (`check`).
+"""
+
+import hashlib
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from database.connect import SCHEMA, Connection, transaction
+
+LOCK_KEY: Final = 0x5347_4D49  # "SGMI"
+
+
+class SchemaError(Exception):
+    """The schema is missing, old, newer than this program, or was changed; the text says what to do."""
+
+
+class Migration(NamedTuple):
+    """One numbered SQL file."""
+
+    version: int
+    name: str
+    sql: str
+    checksum: str
+
+
+def migrations() -> list[Migration]:
+    """Return all migrations in order."""
+    found: list[Migration] = []
+    for path in files("database").joinpath("migrations").iterdir():
+        if path.name.endswith(".sql"):
+            sql = path.read_text()
+            number, _, name = path.name.removesuffix(".sql").partition("_")
+            found.append(Migration(int(number), name, sql, hashlib.sha256(sql.encode()).hexdigest()))
+    return sorted(found)
+
+
+async def migrate(dsn: str, schema: str = SCHEMA) -> list[str]:
+    """Bring `schema` to the newest version; returns the names of what was applied now."""
+    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=300)
+    try:
+        return await migrate_schema(connection, schema)
+    finally:
+        await connection.close(timeout=10)
+
+
+async def migrate_schema(connection: Connection, schema: str) -> list[str]:
+    """Bring `schema` to the newest version on an open connection, in one transaction."""
+    done: list[str] = []
+    async with transaction(connection):
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
+        await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        await connection.execute(f'SET LOCAL search_path = "{schema}"')
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL, "
+            "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = await _applied(connection)
+        for migration in migrations():
+            if migration.version in applied:
+                _require_unchanged(migration, applied[migration.version])
+                continue
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                migration.checksum,
+            )
+            done.append(f"{migration.version:04d}_{migration.name}")
+    return done
+
+
+async def check(connection: Connection) -> None:
+    """Raise SchemaError unless the schema in search_path is exactly at this program's version."""
+    exists = await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
+    applied = await _applied(connection) if exists else {}
+    wanted = migrations()
+    missing = [m for m in wanted if m.version not in applied]
+    if missing:
+        raise SchemaError(
+            f"the database schema lacks migration {missing[0].version:04d}_{missing[0].name}: run `streamgauge migrate`"
+        )
+    for migration in wanted:
+        _require_unchanged(migration, applied[migration.version])
+
+
+async def _applied(connection: Connection) -> dict[int, str]:
+    rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
+    return {row["version"]: row["checksum"] for row in rows}
+
+
+def _require_unchanged(migration: Migration, checksum: str) -> None:
+    if checksum != migration.checksum:
+        raise SchemaError(
+            f"migration {migration.version:04d}_{migration.name} was changed after it was applied: "
+            "restore the file, and put the change into a new migration"
+        )
