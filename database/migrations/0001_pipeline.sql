@@ -56,6 +56,7 @@ CREATE TABLE producers (
     committed_events bigint NOT NULL DEFAULT 0,
     quarantined_events bigint NOT NULL DEFAULT 0,
     duplicates bigint NOT NULL DEFAULT 0,         -- batches that arrived again
+    displaced bigint NOT NULL DEFAULT 0,          -- batches booked to a younger window than their own: too late
     watermark_s bigint NOT NULL DEFAULT 0,        -- window of the batch at top_seq
     clock_offset_us bigint NOT NULL DEFAULT 0,
     clock_uncertainty_us bigint NOT NULL DEFAULT 0,

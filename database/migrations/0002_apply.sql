@@ -124,15 +124,17 @@ BEGIN
     UPDATE producers p SET
         applied = p.applied + n.applied::int8multirange,
         committed_events = p.committed_events + n.events,
+        quarantined_events = p.quarantined_events + n.quarantined,
         duplicates = p.duplicates + n.duplicates,
+        displaced = p.displaced + n.displaced,
         accepted = greatest(p.accepted, n.accepted),
         dropped = CASE WHEN n.accepted >= p.accepted AND n.accepted > 0 THEN n.dropped ELSE p.dropped END,
         clock_offset_us = n.offset_us, clock_uncertainty_us = n.uncertainty_us,
         fin = p.fin OR n.fin,
         last_seen = now()
       FROM jsonb_to_recordset(fold -> 'producers')
-        AS n(no int, applied text, events bigint, duplicates bigint, accepted bigint, dropped jsonb,
-             offset_us bigint, uncertainty_us bigint, fin boolean)
+        AS n(no int, applied text, events bigint, quarantined bigint, duplicates bigint, displaced bigint,
+             accepted bigint, dropped jsonb, offset_us bigint, uncertainty_us bigint, fin boolean)
      WHERE p.producer_no = n.no;
 
     FOR i IN 1 .. coalesce(cardinality(group_widths), 0) LOOP

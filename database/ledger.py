@@ -1,0 +1,213 @@
+"""The ledger: applies one fold in one transaction, so that a batch has its effect once or not at all.
+
+In: a Fold (columns ready for PostgreSQL). Out: committed, or the seqs that were accounted for already.
+Promise: COPY first, then the one statement that locks, checks, advances and adds, then COMMIT with its tag
+checked; any exception means "unknown": nothing may be acknowledged.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from database.connect import Connection, Pool, acquire, commit
+from database.queries import load
+
+PART_COLUMNS: Final = ("window_start", "series_id", "producer_no", "n", "sum", "min", "max", "last", "sketch")
+STALE_IDENTITIES: Final = "SG001"
+"""SQLSTATE raised by lock_and_check when cached numbers are no longer valid."""
+
+
+class SetAside(NamedTuple):
+    """An entry for the quarantine table."""
+
+    shard: int
+    stream_id: str
+    reason: str
+    detail: str
+    producer_id: bytes | None
+    """None where the envelope cannot be trusted."""
+    seq: int | None
+    events: int | None
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Fold:
+    """What a set of batches adds, in the order and form that PostgreSQL takes it."""
+
+    parts: bytes = b""
+    """Binary COPY of PART_COLUMNS, header and trailer included; empty if there are none."""
+    producers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    runs: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
+    batch_producers: list[int] = field(default_factory=list[int])
+    batch_seqs: list[int] = field(default_factory=list[int])
+    group_widths: list[int] = field(default_factory=list[int])
+    group_rows: list[int] = field(default_factory=list[int])
+    total_ids: list[int] = field(default_factory=list[int])
+    total_layouts: list[int] = field(default_factory=list[int])
+    total_shards: list[int] = field(default_factory=list[int])
+    total_ns: list[int] = field(default_factory=list[int])
+    total_sums: list[float] = field(default_factory=list[float])
+    total_les: list[int] = field(default_factory=list[int])
+    gauge_ids: list[int] = field(default_factory=list[int])
+    gauge_producers: list[int] = field(default_factory=list[int])
+    gauge_values: list[float] = field(default_factory=list[float])
+    gauge_ms: list[int] = field(default_factory=list[int])
+    touched: list[int] = field(default_factory=list[int])
+    events: int = 0
+    conflicts: list[SetAside] = field(default_factory=list[SetAside])
+    """Entries of which some columns are set aside while the rest is applied."""
+
+
+async def apply(pool: Pool, fold: Fold, generation: int, consumer: str) -> list[tuple[int, int]]:
+    """Apply `fold`; returns (producer_no, seq) of batches already accounted for, in which case nothing changed."""
+    async with acquire(pool) as connection:
+        await connection.execute("BEGIN")
+        try:
+            already = await _apply(connection, fold, generation, consumer)
+        except BaseException:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        if already:
+            await connection.execute("ROLLBACK")
+        else:
+            await commit(connection)
+        return already
+
+
+async def _apply(connection: Connection, fold: Fold, generation: int, consumer: str) -> list[tuple[int, int]]:
+    if fold.parts:
+        await copy(connection, "parts", PART_COLUMNS, fold.parts)
+    if fold.conflicts:
+        await connection.executemany(load("quarantine_entry"), [_quarantine_row(entry) for entry in fold.conflicts])
+    rows = await connection.fetch(
+        load("apply_fold"),
+        generation,
+        consumer,
+        json.dumps({"producers": fold.producers, "runs": fold.runs, "events": fold.events}),
+        fold.batch_producers,
+        fold.batch_seqs,
+        fold.group_widths,
+        fold.group_rows,
+        fold.total_ids,
+        fold.total_layouts,
+        fold.total_shards,
+        fold.total_ns,
+        fold.total_sums,
+        fold.total_les,
+        fold.gauge_ids,
+        fold.gauge_producers,
+        fold.gauge_values,
+        fold.gauge_ms,
+        fold.touched,
+    )
+    return [(row["producer_no"], row["seq"]) for row in rows]
+
+
+async def copy(connection: Connection, table: str, columns: tuple[str, ...], data: bytes) -> None:
+    """Run a binary COPY of ready-made bytes into a table of search_path."""
+
+    async def source() -> AsyncIterator[bytes]:
+        yield data
+
+    await connection.copy_to_table(table, source=source(), columns=columns, format="binary")
+
+
+def _quarantine_row(entry: SetAside) -> tuple[Any, ...]:
+    producer_id = UUID(bytes=entry.producer_id) if entry.producer_id is not None else None
+    detail = entry.detail[:2000].replace("\0", "")
+    return (
+        entry.shard,
+        entry.stream_id,
+        entry.reason,
+        detail,
+        producer_id,
+        entry.seq,
+        entry.events,
+        entry.payload,
+    )
+
+
+async def quarantine_raw(pool: Pool, entry: SetAside) -> None:
+    """Keep an entry whose envelope cannot be trusted; no seq is touched."""
+    async with acquire(pool) as connection:
+        await connection.execute("BEGIN")
+        await connection.execute(load("quarantine_entry"), *_quarantine_row(entry))
+        await commit(connection)
+
+
+class Accounting(NamedTuple):
+    """What a decoded batch says of its producer, for the ledger."""
+
+    producer_no: int
+    sealed_before: int
+    sealed_after: int
+    window_s: int
+    accepted: int
+    dropped: dict[str, int]
+
+
+async def quarantine_batch(pool: Pool, entry: SetAside, known: Accounting) -> bool:
+    """Keep a batch that cannot be applied and account for its seq; False if the seq was accounted for already."""
+    assert entry.producer_id is not None, "BUG: only a trusted envelope has a seq to account for"
+    async with acquire(pool) as connection:
+        await connection.execute("BEGIN")
+        try:
+            fresh: bool = await connection.fetchval(
+                load("quarantine_batch"),
+                entry.shard,
+                entry.stream_id,
+                entry.reason,
+                entry.detail[:2000].replace("\0", ""),
+                known.producer_no,
+                UUID(bytes=entry.producer_id),
+                entry.seq,
+                entry.events,
+                known.sealed_before,
+                known.sealed_after,
+                known.window_s,
+                known.accepted,
+                json.dumps(known.dropped),
+                entry.payload,
+            )
+        except BaseException:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        await commit(connection)
+        return fresh
+
+
+async def park(pool: Pool, entry: SetAside, version: int) -> None:
+    """Keep a valid entry that this program must not fold, until one that knows it comes."""
+    assert entry.producer_id is not None, "BUG: a parked entry has a trusted envelope"
+    async with acquire(pool) as connection:
+        await connection.execute("BEGIN")
+        await connection.execute(
+            load("park"),
+            entry.shard,
+            entry.stream_id,
+            entry.reason,
+            version,
+            UUID(bytes=entry.producer_id),
+            entry.seq,
+            entry.events,
+            entry.payload,
+        )
+        await commit(connection)
+
+
+async def read_generation(pool: Pool) -> int:
+    """Return the generation that cached numbers belong to."""
+    async with acquire(pool) as connection:
+        return int(await connection.fetchval(load("generation")))
+
+
+def is_stale(error: BaseException) -> bool:
+    """Whether the error says that cached series or producer numbers must be looked up again."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate == STALE_IDENTITIES

@@ -1,0 +1,11 @@
+-- $1 ids, $2 services, $3 shards
+WITH wanted AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::smallint[]) AS u(producer_id, service, shard)
+), made AS (
+    INSERT INTO producers (producer_id, service, shard) SELECT * FROM wanted
+    ON CONFLICT (producer_id) DO NOTHING
+    RETURNING producer_no, producer_id
+)
+SELECT producer_no, producer_id, false AS known FROM made
+UNION ALL
+SELECT p.producer_no, p.producer_id, true FROM producers p JOIN wanted USING (producer_id)
