@@ -1,0 +1,127 @@
+"""Identities: the numbers of series, metrics and producers, looked up once and cached.
+
+In: decoded batches. Out: their blocks resolved to series and layout numbers; producers' ledger numbers.
+Promise: a number enters a cache only after the transaction that made it was committed; all caches are dropped
+when the database says that their generation is over.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from aggregator.decode import Block, BlockCache, Decoded
+from contract.batch import BatchError
+from contract.metric import Kind, MetricDef
+from contract.reasons import Quarantined
+from contract.series import OVERFLOW_LABELS, series_key
+from database.admission import Metric, Producer, admit, register_producers
+from database.connect import Pool
+from database.ledger import read_generation
+from database.sketches import Ints
+
+_SURPLUS: Final = 1 << 62
+_METRIC_SHIFT: Final = 32
+_SERIES_MASK: Final = (1 << 32) - 1
+
+
+class Identities:
+    """The caches of one schema. Not shared between event loops."""
+
+    def __init__(self, pool: Pool, series_budget: int) -> None:
+        self.pool = pool
+        self.blocks = BlockCache()
+        self.generation = 0
+        """0: nothing was read yet."""
+        self._series_budget = series_budget
+        self._keys: dict[bytes, int] = {}
+        self._metrics: dict[MetricDef, Metric] = {}
+        self._producers: dict[bytes, int] = {}
+
+    def forget(self) -> None:
+        """Drop every cached number; the next use looks them up again."""
+        self.generation = 0
+        self._keys.clear()
+        self._metrics.clear()
+        self._producers.clear()
+        self.blocks.clear()
+
+    async def refresh(self) -> None:
+        """Read the generation first, so that numbers looked up afterwards are at least as new."""
+        if not self.generation:
+            self.generation = await read_generation(self.pool)
+
+    async def producer_numbers(self, batches: Iterable[Decoded]) -> dict[bytes, Producer]:
+        """Return the ledger number of every producer in `batches`; `known` is False for those made now."""
+        wanted = {d.envelope.producer_id: (d.body.service, d.entry.shard) for d in batches}
+        missing = {i: v for i, v in wanted.items() if i not in self._producers}
+        fresh = await register_producers(self.pool, missing) if missing else {}
+        self._producers |= {i: p.producer_no for i, p in fresh.items()}
+        return {i: fresh.get(i) or Producer(self._producers[i], True) for i in wanted}
+
+    async def resolve(self, batches: Iterable[Decoded]) -> None:
+        """Give every block its series and layout numbers, admitting what is new."""
+        blocks = {id(d.block): d.block for d in batches if d.block.series_ids is None}.values()
+        wanted: dict[bytes, MetricDef] = {}
+        for block in blocks:
+            metrics = block.directory.metrics
+            for key, index in zip(block.directory.keys, block.metric_of.tolist(), strict=True):
+                if key not in self._keys or metrics[index] not in self._metrics:
+                    wanted[key] = metrics[index]
+        if wanted:
+            await self._admit(wanted)
+        for block in blocks:
+            self._fill(block)
+
+    async def _admit(self, wanted: dict[bytes, MetricDef]) -> None:
+        numbers, metrics = await admit(self.pool, wanted, self._series_budget)
+        self._metrics |= metrics
+        overflow = {d.name: numbers.get(series_key(d.name, OVERFLOW_LABELS)) for d in metrics}
+        for key, number in numbers.items():
+            definition = wanted.get(key)
+            if definition is None:
+                continue
+            code = number | metrics[definition].metric_id << _METRIC_SHIFT
+            over = overflow[definition.name]
+            if over == number and key != series_key(definition.name, OVERFLOW_LABELS):
+                code |= _SURPLUS
+            self._keys[key] = code
+
+    def _fill(self, block: Block) -> None:
+        directory = block.directory
+        codes: Ints = np.fromiter(
+            (self._keys.get(key, 0) for key in directory.keys), dtype=np.int64, count=len(directory.keys)
+        )
+        metrics = [self._metrics.get(m) for m in directory.metrics]
+        metric_ids = np.array([m.metric_id if m else 0 for m in metrics] or [0], dtype=np.int64)
+        layouts = np.array([m.layout_id if m else 0 for m in metrics] or [0], dtype=np.int64)
+        conflict = np.array(
+            [m is not None and m.kind is not d.kind for m, d in zip(metrics, directory.metrics, strict=True)] or [False]
+        )
+        conflicted = conflict[block.metric_of]
+        wrong = ((codes & ~_SURPLUS) >> _METRIC_SHIFT != metric_ids[block.metric_of]) & ~conflicted
+        block.series_ids = np.where(wrong, -1, codes & _SERIES_MASK)
+        block.layouts = layouts[block.metric_of]
+        block.conflicted = conflicted if conflicted.any() else None
+        surplus = (codes & _SURPLUS) != 0
+        block.surplus = surplus if surplus.any() else None
+
+
+def check_resolved(batch: Decoded) -> None:
+    """Raise BatchError if a key of the batch is not canonical or not of the metric it claims."""
+    ids = batch.block.series_ids
+    assert ids is not None, "BUG: the block was not resolved"
+    bad = np.flatnonzero(ids < 0)
+    if len(bad):
+        key = batch.block.directory.keys[int(bad[0])]
+        metric = batch.block.directory.metrics[int(batch.block.metric_of[bad[0]])]
+        raise BatchError(Quarantined.MALFORMED, f"key {key[:120]!r} is no key of {metric.name}")
+
+
+def conflicting_metrics(batch: Decoded) -> list[str]:
+    """Return names (with the kind the batch claims) of metrics known as another kind."""
+    conflicted = batch.block.conflicted
+    if conflicted is None:
+        return []
+    indices = sorted(set(batch.block.metric_of[conflicted].tolist()))
+    return [f"{m.name} as {Kind(m.kind).name.lower()}" for m in (batch.block.directory.metrics[i] for i in indices)]
