@@ -1,0 +1,60 @@
+# Everything runs from .venv, which the first target that needs it makes; after that no target needs a network.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n 2
+READY := $(VENV)/.ready
+
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status test check format bench bench-full faults lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@set -e; python=$$(scripts/find-python); \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "making $(VENV) with $$python"; rm -rf $(VENV); $$python -m venv $(VENV); \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@touch $(READY)
+
+up: $(READY) ## run it all: servers, a reference API with traffic, aggregator, exporter (Ctrl-C stops)
+	@exec $(BIN)/streamgauge up $(ARGS)
+
+down: $(READY) ## stop what `make up` started
+	@$(BIN)/streamgauge down
+
+status: $(READY) ## show what runs
+	@$(BIN)/streamgauge status
+
+test: $(READY) ## run the tests, in random order, on real servers
+	@$(BIN)/python -m pytest -m "not faults" $(PYTEST_ARGS)
+
+faults: $(READY) ## run the tests that kill and cut
+	@$(BIN)/python -m pytest -m faults
+
+check: $(READY) ## lint, format and types, as CI does
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+
+format: $(READY) ## rewrite the sources in the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## print each number beside its goal and its peer (minutes)
+	@$(BIN)/python -m benchmarks
+
+bench-full: $(READY) ## the same with full sizes (long)
+	@$(BIN)/python -m benchmarks --full
+
+lock: $(READY) ## resolve requirements.lock anew (needs the network)
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet --upgrade -o requirements.lock
+
+clean: ## remove the environment, caches and builds; data under .streamgauge stays
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
