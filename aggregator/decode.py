@@ -32,7 +32,7 @@ class Entry:
 class Block:
     """A directory seen before: its decoded form, and its series numbers once they are resolved."""
 
-    __slots__ = ("conflicted", "directory", "layouts", "metric_of", "series_ids", "surplus", "widths")
+    __slots__ = ("conflicted", "directory", "generation", "layouts", "metric_of", "series_ids", "surplus", "widths")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
@@ -41,7 +41,9 @@ class Block:
         self.widths: Ints = widths[self.metric_of]
         """Bucket counts per key; meaningful for histograms."""
         self.series_ids: Ints | None = None
-        """Set by `directory.resolve`; None: not resolved in this generation."""
+        """Set by `Identities.resolve`."""
+        self.generation = 0
+        """The generation that the numbers belong to; 0: not resolved."""
         self.layouts: Ints = np.zeros(len(directory.keys), dtype=np.int64)
         self.conflicted: NDArray[np.bool_] | None = None
         """Keys of a metric that is known as another kind; None: there are none."""

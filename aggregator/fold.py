@@ -105,7 +105,9 @@ def _spread(booked: Sequence[Booked], sizes: Sequence[int], of: str) -> Ints:
 
 
 def _fold_counters(booked: Sequence[Booked], parts: list[bytes]) -> _Totals:
-    runs = [_run(b.batch, 0, b.batch.block.directory.n_counters, b.batch.counter_n, b.batch.counter_sum) for b in booked]
+    runs = [
+        _run(b.batch, 0, b.batch.block.directory.n_counters, b.batch.counter_n, b.batch.counter_sum) for b in booked
+    ]
     series, layout, n, total = (_concat([run[i] for run in runs]) for i in range(4))
     if not len(series):
         return _no_totals()
@@ -157,7 +159,9 @@ def _surplus(batch: Decoded, first: int) -> NDArray[np.bool_]:
     return np.zeros(size, dtype=bool) if surplus is None else surplus[first : first + size]
 
 
-def _put_gauges(out: Fold, series: Ints, producer: Ints, last: Floats, flushed: Ints, surplus: NDArray[np.bool_]) -> None:
+def _put_gauges(
+    out: Fold, series: Ints, producer: Ints, last: Floats, flushed: Ints, surplus: NDArray[np.bool_]
+) -> None:
     keep = ~surplus
     rows = _rows(series[keep], producer[keep], np.zeros(int(keep.sum()), dtype=np.int64))
     value, at_ms = np.empty(len(rows.series)), np.empty(len(rows.series), dtype=np.int64)
@@ -252,7 +256,10 @@ def _merged(booked: Sequence[Booked]) -> _Runs:
 def _with_merged(entries: Entries, merged: _Runs, row_of: Ints) -> Entries:
     if not len(merged.entries.row):
         return entries
-    both = [np.concatenate((entries.row, row_of[merged.entries.row])), np.concatenate((entries.bucket, merged.entries.bucket))]
+    both = [
+        np.concatenate((entries.row, row_of[merged.entries.row])),
+        np.concatenate((entries.bucket, merged.entries.bucket)),
+    ]
     return count_entries(both[0], both[1], np.concatenate((entries.count, merged.entries.count)))
 
 

@@ -5,7 +5,7 @@ Promise: a number enters a cache only after the transaction that made it was com
 when the database says that their generation is over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from contract.batch import BatchError
 from contract.metric import Kind, MetricDef
 from contract.reasons import Quarantined
 from contract.series import OVERFLOW_LABELS, series_key
-from database.admission import Metric, Producer, admit, register_producers
+from database.admission import Metric, Producer, admit, find_producers, register_producers
 from database.connect import Pool
 from database.ledger import read_generation
 from database.sketches import Ints
@@ -36,7 +36,7 @@ class Identities:
         self._series_budget = series_budget
         self._keys: dict[bytes, int] = {}
         self._metrics: dict[MetricDef, Metric] = {}
-        self._producers: dict[bytes, int] = {}
+        self._producers: dict[bytes, Producer] = {}
 
     def forget(self) -> None:
         """Drop every cached number; the next use looks them up again."""
@@ -51,17 +51,39 @@ class Identities:
         if not self.generation:
             self.generation = await read_generation(self.pool)
 
-    async def producer_numbers(self, batches: Iterable[Decoded]) -> dict[bytes, Producer]:
-        """Return the ledger number of every producer in `batches`; `known` is False for those made now."""
-        wanted = {d.envelope.producer_id: (d.body.service, d.entry.shard) for d in batches}
-        missing = {i: v for i, v in wanted.items() if i not in self._producers}
-        fresh = await register_producers(self.pool, missing) if missing else {}
-        self._producers |= {i: p.producer_no for i, p in fresh.items()}
-        return {i: fresh.get(i) or Producer(self._producers[i], True) for i in wanted}
+    async def producer_numbers(self, batches: Sequence[Decoded], oldest_ms: int) -> dict[bytes, Producer]:
+        """Return the ledger row of every producer in `batches`, making those that are new.
 
-    async def resolve(self, batches: Iterable[Decoded]) -> None:
-        """Give every block its series and layout numbers, admitting what is new."""
-        blocks = {id(d.block): d.block for d in batches if d.block.series_ids is None}.values()
+        A producer without a row, of which a batch was sealed before `oldest_ms`, is left out: its row may have
+        been retired, so that nobody can tell which of its batches were applied.
+        """
+        wanted: dict[bytes, tuple[str, int]] = {}
+        old: set[bytes] = set()
+        for d in batches:
+            producer_id = d.envelope.producer_id
+            if producer_id not in self._producers:
+                wanted[producer_id] = (d.body.service, d.entry.shard)
+                if d.body.flushed_ms < oldest_ms:
+                    old.add(producer_id)
+        if old:
+            self._producers |= await find_producers(self.pool, old)
+            wanted = {i: v for i, v in wanted.items() if i not in old}
+        if wanted:
+            self._producers |= await register_producers(self.pool, wanted)
+        ids = {d.envelope.producer_id for d in batches}
+        return {i: self._producers[i] for i in ids if i in self._producers}
+
+    async def producer_number(self, producer_id: bytes, batch: Decoded | None, shard: int) -> int:
+        """Return the ledger number of a producer whose batch may not be decodable."""
+        if producer_id not in self._producers:
+            service = batch.body.service if batch is not None else "unknown"
+            self._producers |= await register_producers(self.pool, {producer_id: (service, shard)})
+        return self._producers[producer_id].producer_no
+
+    async def resolve(self, batches: Sequence[Decoded]) -> int:
+        """Give every block its series and layout numbers, admitting what is new; returns their generation."""
+        generation = self.generation
+        blocks = {id(d.block): d.block for d in batches if d.block.generation != generation}.values()
         wanted: dict[bytes, MetricDef] = {}
         for block in blocks:
             metrics = block.directory.metrics
@@ -72,6 +94,8 @@ class Identities:
             await self._admit(wanted)
         for block in blocks:
             self._fill(block)
+            block.generation = generation
+        return generation
 
     async def _admit(self, wanted: dict[bytes, MetricDef]) -> None:
         numbers, metrics = await admit(self.pool, wanted, self._series_budget)

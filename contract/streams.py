@@ -16,7 +16,7 @@ SHARD_COUNT_KEY: Final = "sg:shards"
 DATABASE_KEY: Final = "sg:database"
 """`<system identifier>/<timeline>` of the PostgreSQL that the group's acknowledgements refer to."""
 
-DEFAULT_SHARDS: Final = 1
+DEFAULT_SHARDS: Final = 2
 MAX_SHARDS: Final = 64
 
 CACHE_TTL_KEY: Final = "sg:cache-ttl"
@@ -41,3 +41,7 @@ def lease_key(shard: int) -> str:
 def shard_of(producer_id: bytes, shards: int) -> int:
     """Return the shard that a producer keeps to; `producer_id` is 16 uniformly random bytes."""
     return int.from_bytes(producer_id[:8], "little") % shards
+
+
+AGGREGATORS_KEY: Final = "sg:aggregators"
+"""Sorted set of consumer -> Redis time (ms) of its last heartbeat: how many share the shards."""

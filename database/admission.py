@@ -30,8 +30,8 @@ class Producer(NamedTuple):
     """A producer's ledger row."""
 
     producer_no: int
-    known: bool
-    """False: the row was made now, there is no history."""
+    top_seq: int
+    """Highest seq accounted for when the row was read."""
 
 
 def key_hash(key: bytes) -> UUID:
@@ -101,9 +101,7 @@ async def _admit_series(
     overflow = series_key(definition.name, OVERFLOW_LABELS)
     if surplus:
         room = [*room, (key_hash(overflow), overflow)]
-    added = await connection.fetch(
-        load("add_series"), metric_id, [h for h, _ in room], [k.decode() for _, k in room]
-    )
+    added = await connection.fetch(load("add_series"), metric_id, [h for h, _ in room], [k.decode() for _, k in room])
     numbers |= {row["key"].encode(): int(row["series_id"]) for row in added}
     return numbers | {k: numbers[overflow] for _, k in surplus}
 
@@ -119,4 +117,11 @@ async def register_producers(pool: Pool, producers: dict[bytes, tuple[str, int]]
             [producers[i][0] for i in ids],
             [producers[i][1] for i in ids],
         )
-    return {row["producer_id"].bytes: Producer(int(row["producer_no"]), row["known"]) for row in rows}
+    return {row["producer_id"].bytes: Producer(int(row["producer_no"]), int(row["top_seq"])) for row in rows}
+
+
+async def find_producers(pool: Pool, producer_ids: Iterable[bytes]) -> dict[bytes, Producer]:
+    """Return the ledger rows that exist; makes none."""
+    async with acquire(pool) as connection:
+        rows = await connection.fetch(load("find_producers"), [UUID(bytes=i) for i in producer_ids])
+    return {row["producer_id"].bytes: Producer(int(row["producer_no"]), int(row["top_seq"])) for row in rows}

@@ -4,7 +4,7 @@ In: PostgresSettings and a schema. Out: an asyncpg pool with search_path set to 
 Promise: no connection outlives a demotion of its server by more than one failed statement (`is_failover`).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -72,9 +72,21 @@ def dsn_parts(settings: PostgresSettings) -> dict[str, str | int | None]:
 
 
 async def open_pool(
-    settings: PostgresSettings, schema: str = SCHEMA, *, application: str = "streamgauge", size: int = 4
+    settings: PostgresSettings,
+    schema: str = SCHEMA,
+    *,
+    application: str = "streamgauge",
+    size: int = 4,
+    connected: Callable[[], None] = lambda: None,
 ) -> Pool:
-    """Open a pool of at most `size` read-write connections whose names resolve in `schema`."""
+    """Open a pool of at most `size` read-write connections whose names resolve in `schema`.
+
+    `connected` is called for each new connection: the server behind it may be another one.
+    """
+
+    async def init(_: Connection) -> None:
+        connected()
+
     return await asyncpg.create_pool(
         **dsn_parts(settings),
         min_size=0,
@@ -83,6 +95,7 @@ async def open_pool(
         command_timeout=settings.streamgauge_statement_timeout_s + 5,
         target_session_attrs="read-write",
         server_settings=server_settings(settings, schema, application),
+        init=init,
         setup=_limit_transactions,
         max_inactive_connection_lifetime=300,
     )

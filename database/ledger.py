@@ -142,13 +142,13 @@ async def quarantine_raw(pool: Pool, entry: SetAside) -> None:
 
 
 class Accounting(NamedTuple):
-    """What a decoded batch says of its producer, for the ledger."""
+    """What a batch says of its producer, for the ledger; None where its body could not be read."""
 
     producer_no: int
-    sealed_before: int
-    sealed_after: int
+    sealed_before: int | None
+    sealed_after: int | None
     window_s: int
-    accepted: int
+    accepted: int | None
     dropped: dict[str, int]
 
 

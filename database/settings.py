@@ -13,6 +13,8 @@ from typing import Any, Final, NoReturn, TypeVar
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contract.streams import DEFAULT_SHARDS, MAX_SHARDS
+
 EXIT_BAD_SETTINGS: Final = 2
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
@@ -47,7 +49,7 @@ class RedisSettings(ServiceSettings):
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     streamgauge_redis_timeout_s: float = Field(default=5.0, gt=0, le=60)
-    streamgauge_shards: int = Field(default=1, ge=1, le=64)
+    streamgauge_shards: int = Field(default=DEFAULT_SHARDS, ge=1, le=MAX_SHARDS)
     """Number of streams when Redis has none recorded; it may only grow."""
 
 

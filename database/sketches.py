@@ -48,8 +48,8 @@ _CELL_BASE, _CELL_LIMIT = _tables()
 def buckets_of(values: Floats) -> Ints:
     """Return the bucket of each finite value.
 
-    Bits instead of a logarithm: exact at the limits, at 11 ns a value against 5 ns for log2 alone. The predecessor of a value is
-    looked up, since buckets include their upper limit.
+    Bits instead of a logarithm: exact at the limits, at 11 ns a value against 5 ns for log2 alone. The
+    predecessor of a value is looked up, since buckets include their upper limit.
     """
     bits = np.abs(values).view(np.int64) - 1
     cell = (bits >> _CELL_SHIFT) & (_CELLS - 1)

@@ -174,12 +174,24 @@ BEGIN
         UPDATE producers SET duplicates = duplicates + 1 WHERE producer_no = producer;
         RETURN false;
     END IF;
+    IF before IS NULL THEN
+        -- The body could not be read: go by the envelope's events, from the edge that is known.
+        SELECT coalesce((SELECT g.sealed_before FROM gaps g
+                          WHERE g.producer_no = producer AND g.first_seq <= batch_seq AND g.end_seq > batch_seq),
+                        p.top_sealed) INTO before;
+        after := before + n_events;
+        window_s := greatest(window_s, p.watermark_s);
+        IF batch_seq > p.top_seq THEN
+            body_accepted := p.accepted + n_events;
+            body_dropped := p.dropped;
+        END IF;
+    END IF;
     PERFORM book_run(producer, batch_seq, batch_seq + 1, before, after, window_s, window_s);
     UPDATE producers SET
         quarantined = quarantined + int8multirange(int8range(batch_seq, batch_seq + 1)),
         quarantined_events = quarantined_events + n_events,
         dropped = CASE WHEN body_accepted >= accepted THEN body_dropped ELSE dropped END,
-        accepted = greatest(accepted, body_accepted),
+        accepted = greatest(accepted, coalesce(body_accepted, 0)),
         last_seen = now()
      WHERE producer_no = producer;
     INSERT INTO quarantine (shard, stream_id, reason, detail, producer_id, seq, events, payload)

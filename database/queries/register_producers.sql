@@ -6,6 +6,6 @@ WITH wanted AS (
     ON CONFLICT (producer_id) DO NOTHING
     RETURNING producer_no, producer_id
 )
-SELECT producer_no, producer_id, false AS known FROM made
+SELECT producer_no, producer_id, 0::bigint AS top_seq FROM made
 UNION ALL
-SELECT p.producer_no, p.producer_id, true FROM producers p JOIN wanted USING (producer_id)
+SELECT p.producer_no, p.producer_id, p.top_seq FROM producers p JOIN wanted USING (producer_id)

@@ -1,0 +1,307 @@
+"""Committer: turns entries into committed rows, and whatever cannot be committed into a counted, kept record.
+
+In: entries of one shard. Out: nothing; when `settle` returns, each entry is durable somewhere and may be
+acknowledged. Promise: exactly-once through the ledger; a data fault is pinned on the one entry that causes it;
+every operational error is raised, with nothing to be undone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Final
+
+import asyncpg
+
+from aggregator.crash import CrashPoint
+from aggregator.decode import Decoded, Entry, decode
+from aggregator.fold import Booked, fold
+from aggregator.identities import check_resolved
+from aggregator.lanes import Lane, Lanes
+from contract.batch import VERSION, BatchError, Envelope, read_envelope
+from contract.reasons import Parked, Quarantined
+from contract.windows import FUTURE_BOUND_S, LATE_BOUND_S, WINDOW_S, window_start_s
+from database.admission import Producer
+from database.connect import acquire, is_data_fault
+from database.ledger import Accounting, Fold, SetAside, apply, is_stale, park, quarantine_batch, quarantine_raw
+from database.partitions import ensure
+
+log = logging.getLogger(__name__)
+
+LEDGER_LIFETIME_MS: Final = 7 * 86_400_000
+MAX_SEQ_JUMP: Final = 1_000_000
+_MAX_ROUNDS: Final = 20
+NO_PARTITION: Final = "23514"
+
+
+@dataclass(slots=True)
+class _Work:
+    """Entries of one lane on their way: decoded ones, and those set aside with what is known of them."""
+
+    batches: list[Decoded] = field(default_factory=list[Decoded])
+    refused: list[tuple[Entry, Envelope | None, Decoded | None, BatchError]] = field(
+        default_factory=list[tuple[Entry, Envelope | None, Decoded | None, BatchError]]
+    )
+    unknown_version: list[tuple[Entry, Envelope]] = field(default_factory=list[tuple[Entry, Envelope]])
+
+
+@dataclass(slots=True)
+class Ready:
+    """Batches of one lane, folded and waiting for their commit."""
+
+    lane: Lane
+    generation: int
+    """That of the series numbers in `folded`: the ledger refuses it once it is over."""
+    booked: list[Booked] = field(default_factory=list[Booked])
+    duplicates: dict[int, int] = field(default_factory=dict[int, int])
+    folded: Fold = field(default_factory=Fold)
+    unknown_history: list[Decoded] = field(default_factory=list[Decoded])
+    refused: list[tuple[Decoded, BatchError]] = field(default_factory=list[tuple[Decoded, BatchError]])
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Entries on their way to their commit."""
+
+    entries: Sequence[Entry]
+    work: _Work
+    ready: list[Ready]
+
+
+class Committer:
+    """Commits the entries of one shard. Not to be used by two tasks at once."""
+
+    def __init__(self, lanes: Lanes, shard: int, consumer: str, threads: Executor, crash: CrashPoint) -> None:
+        self.committed_batches = 0
+        self.committed_events = 0
+        self._lanes = lanes
+        self._shard = shard
+        self._consumer = consumer
+        self._threads = threads
+        self._crash = crash
+        self._checksums: dict[tuple[bytes, int], bytes] = {}
+
+    async def prepare(self, entries: Sequence[Entry]) -> "Prepared":
+        """Decode, identify and fold: everything that can be done while an earlier commit is on its way."""
+        loop = asyncio.get_running_loop()
+        main = await self._lanes.main()
+        work = await loop.run_in_executor(self._threads, self._decode, entries, main)
+        by_run: dict[str | None, list[Decoded]] = {}
+        for batch in work.batches:
+            by_run.setdefault(batch.body.run_id, []).append(batch)
+        ready: list[Ready] = []
+        for run_id, batches in by_run.items():
+            lane = await self._lanes.of(run_id, sum(b.envelope.events for b in batches))
+            if lane is not None:
+                ready.append(await self._ready(lane, batches))
+        return Prepared(entries, work, ready)
+
+    async def finish(self, prepared: "Prepared") -> None:
+        """Make every prepared entry durable: committed, quarantined, parked, or known as a duplicate."""
+        main = await self._lanes.main()
+        for entry, envelope in prepared.work.unknown_version:
+            await self._park(main, entry, envelope, Parked.UNKNOWN_VERSION)
+        for entry, envelope, batch, error in prepared.work.refused:
+            await self._refuse(main, entry, envelope, batch, error)
+        for ready in prepared.ready:
+            await self._finish(ready)
+
+    async def settle(self, entries: Sequence[Entry]) -> None:
+        """Prepare and finish in one step."""
+        await self.finish(await self.prepare(entries))
+
+    def _decode(self, entries: Sequence[Entry], main: Lane) -> _Work:
+        """Runs in a thread: the blocks' cache belongs to it while `settle` waits."""
+        work = _Work()
+        for entry in entries:
+            envelope = None
+            try:
+                envelope = read_envelope(entry.data)
+                if envelope.version != VERSION:
+                    work.unknown_version.append((entry, envelope))
+                    continue
+                batch = decode(entry, envelope, main.identities.blocks)
+                if batch.body.run_id is not None:
+                    # Series numbers differ from lane to lane: a run's batch needs a block of its own.
+                    batch.block = self._lanes.blocks_of(batch.body.run_id).get(batch.body.directory)
+                work.batches.append(batch)
+            except BatchError as error:
+                work.refused.append((entry, envelope, None, error))
+        return work
+
+    async def _ready(self, lane: Lane, batches: Sequence[Decoded]) -> "Ready":
+        known, generation = await self._identify(lane, batches)
+        ready = Ready(lane, generation)
+        for batch in batches:
+            producer = known.get(batch.envelope.producer_id)
+            if producer is None:
+                ready.unknown_history.append(batch)
+                continue
+            try:
+                ready.booked.append(self._book(lane, batch, producer))
+            except BatchError as error:
+                ready.refused.append((batch, error))
+        ready.booked, ready.duplicates = self._distinct(ready.booked)
+        ready.folded = await self._fold(ready.booked, ready.duplicates)
+        return ready
+
+    async def _finish(self, ready: "Ready") -> None:
+        for batch in ready.unknown_history:
+            await self._park(ready.lane, batch.entry, batch.envelope, Parked.UNKNOWN_HISTORY)
+        for batch, error in ready.refused:
+            await self._refuse(ready.lane, batch.entry, batch.envelope, batch, error)
+        await self._commit(ready)
+
+    async def _fold(self, booked: list[Booked], duplicates: dict[int, int]) -> Fold:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, fold, booked, self._shard, dict(duplicates))
+
+    async def _identify(self, lane: Lane, batches: Sequence[Decoded]) -> tuple[dict[bytes, Producer], int]:
+        await lane.identities.refresh()
+        oldest_ms = lane.now_ms() - LEDGER_LIFETIME_MS
+        known = await lane.identities.producer_numbers(batches, oldest_ms)
+        generation = await lane.identities.resolve([b for b in batches if b.envelope.producer_id in known])
+        return known, generation
+
+    def _book(self, lane: Lane, batch: Decoded, producer: Producer) -> Booked:
+        check_resolved(batch)
+        seq, window_s = batch.envelope.seq, batch.body.window_start_s
+        if seq > lane.top_seq(producer.producer_no, producer.top_seq) + MAX_SEQ_JUMP:
+            raise BatchError(Quarantined.SEQ_JUMP, f"seq {seq} is too far above {producer.top_seq}")
+        now_s = lane.now_ms() // 1000
+        if window_s > now_s + FUTURE_BOUND_S:
+            raise BatchError(Quarantined.FUTURE, f"window {window_s} begins {window_s - now_s} s from now")
+        oldest = window_start_s((now_s - LATE_BOUND_S) * 1000) + WINDOW_S
+        return Booked(batch, producer.producer_no, max(window_s, oldest), displaced=window_s < oldest)
+
+    async def _commit(self, ready: "Ready") -> None:
+        """Apply; leave out what was applied before and try again; divide until a data fault stands alone."""
+        for _ in range(_MAX_ROUNDS):
+            if not ready.booked and not ready.duplicates:
+                return
+            try:
+                already = await self._apply(ready)
+            except asyncpg.PostgresError as error:
+                if is_stale(error):
+                    ready.lane.identities.forget()
+                    return await self._finish(await self._ready(ready.lane, [b.batch for b in ready.booked]))
+                if error.sqlstate == NO_PARTITION:
+                    await ensure_partitions(ready)
+                    continue
+                if not is_data_fault(error):
+                    raise
+                return await self._divide(ready, error)
+            if not already:
+                return
+            await self._leave_out(ready, set(already))
+        raise RuntimeError("BUG: the set of duplicates does not settle")
+
+    async def _apply(self, ready: "Ready") -> list[tuple[int, int]]:
+        self._crash.reach("before_commit")
+        already = await apply(ready.lane.pool, ready.folded, ready.generation, self._consumer)
+        self._crash.reach("after_commit")
+        if not already:
+            self.committed_batches += len(ready.booked)
+            self.committed_events += ready.folded.events
+            for b in ready.booked:
+                ready.lane.saw_seq(b.producer_no, b.batch.envelope.seq)
+                self._remember(b.batch)
+        return already
+
+    async def _leave_out(self, ready: "Ready", already: set[tuple[int, int]]) -> None:
+        keep: list[Booked] = []
+        for b in ready.booked:
+            if (b.producer_no, b.batch.envelope.seq) in already:
+                ready.duplicates[b.producer_no] = ready.duplicates.get(b.producer_no, 0) + 1
+                await self._check_conflict(ready.lane, b.batch)
+            else:
+                keep.append(b)
+        ready.booked = keep
+        ready.folded = await self._fold(ready.booked, ready.duplicates)
+
+    def _distinct(self, booked: Sequence[Booked]) -> tuple[list[Booked], dict[int, int]]:
+        seen: set[tuple[int, int]] = set()
+        distinct: list[Booked] = []
+        duplicates: dict[int, int] = {}
+        for b in booked:
+            identity = (b.producer_no, b.batch.envelope.seq)
+            if identity in seen:
+                duplicates[b.producer_no] = duplicates.get(b.producer_no, 0) + 1
+            else:
+                seen.add(identity)
+                distinct.append(b)
+        return distinct, duplicates
+
+    async def _divide(self, ready: "Ready", error: Exception) -> None:
+        if len(ready.booked) == 1:
+            batch = ready.booked[0].batch
+            fault = BatchError(Quarantined.DATABASE, f"{type(error).__name__}: {error}")
+            return await self._refuse(ready.lane, batch.entry, batch.envelope, batch, fault)
+        log.warning("data_fault_divided", extra={"batches": len(ready.booked), "error": str(error)})
+        middle = len(ready.booked) // 2
+        for half in (ready.booked[:middle], ready.booked[middle:]):
+            part = Ready(ready.lane, ready.generation, half)
+            part.folded = await self._fold(half, {})
+            await self._commit(part)
+
+    async def _refuse(
+        self, lane: Lane, entry: Entry, envelope: Envelope | None, batch: Decoded | None, error: BatchError
+    ) -> None:
+        """Quarantine an entry; its seq is accounted for only where the envelope can be trusted."""
+        log.warning("entry_quarantined", extra={"stream_id": entry.stream_id, "error": str(error)})
+        trusted = envelope is not None and error.reason is not Quarantined.SEQ_JUMP
+        record = SetAside(
+            entry.shard,
+            entry.stream_id,
+            error.reason,
+            str(error),
+            envelope.producer_id if trusted and envelope else None,
+            envelope.seq if trusted and envelope else None,
+            envelope.events if trusted and envelope else None,
+            entry.data,
+        )
+        if not trusted or envelope is None:
+            return await quarantine_raw(lane.pool, record)
+        number = await lane.identities.producer_number(envelope.producer_id, batch, entry.shard)
+        await quarantine_batch(lane.pool, record, _accounting(number, batch))
+
+    async def refuse_crashing(self, entry: Entry) -> None:
+        """Quarantine an entry that ended a child process."""
+        error = BatchError(Quarantined.CRASHED, "decoding it ended a child process")
+        await self._refuse(await self._lanes.main(), entry, None, None, error)
+
+    async def _park(self, lane: Lane, entry: Entry, envelope: Envelope, reason: Parked) -> None:
+        log.warning("entry_parked", extra={"stream_id": entry.stream_id, "reason": str(reason)})
+        identity = (envelope.producer_id, envelope.seq, envelope.events)
+        record = SetAside(entry.shard, entry.stream_id, reason, "", *identity, entry.data)
+        await park(lane.pool, record, envelope.version)
+
+    def _remember(self, batch: Decoded) -> None:
+        self._checksums[batch.envelope.producer_id, batch.envelope.seq] = batch.envelope.checksum
+        while len(self._checksums) > 20_000:
+            del self._checksums[next(iter(self._checksums))]
+
+    async def _check_conflict(self, lane: Lane, batch: Decoded) -> None:
+        """A known seq with another checksum is no duplicate: somebody forged or corrupted a batch."""
+        before = self._checksums.get((batch.envelope.producer_id, batch.envelope.seq))
+        if before is None or before == batch.envelope.checksum:
+            return
+        entry = batch.entry
+        log.error("batch_conflict", extra={"stream_id": entry.stream_id, "seq": batch.envelope.seq})
+        text = f"seq {batch.envelope.seq} of {batch.envelope.producer_id.hex()} was applied with another checksum"
+        record = SetAside(entry.shard, entry.stream_id, Quarantined.CONFLICT, text, None, None, None, entry.data)
+        await quarantine_raw(lane.pool, record)
+
+
+async def ensure_partitions(ready: Ready) -> None:
+    """Make the partitions that a commit missed."""
+    async with acquire(ready.lane.pool) as connection:
+        await ensure(connection, {b.window_s for b in ready.booked})
+
+
+def _accounting(number: int, batch: Decoded | None) -> Accounting:
+    if batch is None:
+        return Accounting(number, None, None, 0, None, {})
+    body = batch.body
+    return Accounting(number, batch.sealed_before, batch.sealed_after, body.window_start_s, body.accepted, body.dropped)

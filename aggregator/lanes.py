@@ -1,0 +1,109 @@
+"""Lanes: one schema each for real traffic and for every load-test run, with its pool and caches.
+
+In: a run id, or None for real traffic. Out: a Lane, or None where the run was purged.
+Promise: a load-test batch never touches a row of the real schema.
+"""
+
+import time
+
+from aggregator.decode import BlockCache
+from aggregator.identities import Identities
+from aggregator.settings import AggregatorSettings
+from database.connect import SCHEMA, Pool, acquire, open_pool
+from database.load_runs import ensure_run
+from database.queries import load
+
+
+class Lane:
+    """A schema, the pool whose names resolve in it, the caches of its numbers, and its database's clock."""
+
+    def __init__(self, schema: str, pool: Pool, identities: Identities) -> None:
+        self.schema = schema
+        self.pool = pool
+        self.identities = identities
+        self.reconnected = True
+        """Set by each new connection, cleared by the failover check."""
+        self._offset_ms = 0.0
+        self._top: dict[int, int] = {}
+
+    async def set_clock(self) -> None:
+        """Measure the database clock against ours."""
+        before = time.time()
+        async with acquire(self.pool) as connection:
+            database_s = float(await connection.fetchval(load("clock")))
+        self._offset_ms = (database_s - (before + time.time()) / 2) * 1000
+
+    def now_ms(self) -> int:
+        """Return the database clock's time as well as it is known."""
+        return int(time.time() * 1000 + self._offset_ms)
+
+    def top_seq(self, producer_no: int, ledger: int) -> int:
+        """Return the highest seq known of a producer."""
+        return max(self._top.get(producer_no, 0), ledger)
+
+    def saw_seq(self, producer_no: int, seq: int) -> None:
+        """Note a committed seq."""
+        self._top[producer_no] = max(self._top.get(producer_no, 0), seq)
+
+
+class Lanes:
+    """All lanes of one shard's committer."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self._settings = settings
+        self._lanes: dict[str | None, Lane] = {}
+        self._run_blocks: dict[str, BlockCache] = {}
+
+    async def main(self) -> Lane:
+        """Return the lane of real traffic."""
+        lane = self._lanes.get(None)
+        return lane if lane is not None else await self._open(None, SCHEMA)
+
+    async def of(self, run_id: str | None, events: int) -> Lane | None:
+        """Return the lane of a run, making its schema if needed; None if it was purged (`events` are counted)."""
+        if run_id is None:
+            return await self.main()
+        main = await self.main()
+        schema = await ensure_run(main.pool, run_id, events)
+        if schema is None:
+            await self._close(run_id)
+            return None
+        return self._lanes.get(run_id) or await self._open(run_id, schema)
+
+    def blocks_of(self, run_id: str) -> BlockCache:
+        """Return the cache of a run's blocks; it outlives the lane's opening, which needs I/O."""
+        return self._run_blocks.setdefault(run_id, BlockCache())
+
+    async def _open(self, run_id: str | None, schema: str) -> Lane:
+        opened: list[Lane] = []
+
+        def connected() -> None:
+            for each in opened:
+                each.reconnected = True
+
+        pool = await open_pool(
+            self._settings, schema, application="streamgauge-aggregator", size=3, connected=connected
+        )
+        identities = Identities(pool, self._settings.streamgauge_series_budget)
+        if run_id is not None:
+            identities.blocks = self.blocks_of(run_id)
+        lane = self._lanes[run_id] = Lane(schema, pool, identities)
+        opened.append(lane)
+        await lane.set_clock()
+        return lane
+
+    async def _close(self, run_id: str) -> None:
+        self._run_blocks.pop(run_id, None)
+        lane = self._lanes.pop(run_id, None)
+        if lane is not None:
+            await lane.pool.close()
+
+    async def aclose(self) -> None:
+        """Close every pool."""
+        for lane in self._lanes.values():
+            await lane.pool.close()
+        self._lanes.clear()
+
+    def open_lanes(self) -> list[Lane]:
+        """Return the lanes that are open now."""
+        return list(self._lanes.values())

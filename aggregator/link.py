@@ -1,0 +1,47 @@
+"""The link to Redis: one client per purpose, no hidden retries, every reply under a deadline.
+
+redis-py's own retry is off because it would send a command twice without telling; RESP3 is off because its
+maintenance notifications switch off the check for a dirty connection.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from contract.streams import MAX_SHARDS, SHARD_COUNT_KEY
+from database.settings import RedisSettings, SettingsError
+
+if TYPE_CHECKING:
+    Link = Redis[bytes]
+else:
+    Link = Redis
+
+
+def open_link(settings: RedisSettings, *, block_s: float = 0.0) -> Link:
+    """Open a client; `block_s` is the longest time a command of its may block on the server."""
+    url = settings.redis_url.get_secret_value()
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": settings.streamgauge_redis_timeout_s + block_s,
+        "socket_connect_timeout": settings.streamgauge_redis_timeout_s,
+        "health_check_interval": 0,
+    }
+    try:
+        return Redis.from_url(url, **options)
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error}") from None
+
+
+async def shard_count(link: Link, wanted: int) -> int:
+    """Return how many shards there are, recording `wanted` if it is more; the count never shrinks."""
+    await link.set(SHARD_COUNT_KEY, wanted, nx=True)
+    stored = int(await link.get(SHARD_COUNT_KEY) or wanted)
+    if not 1 <= stored <= MAX_SHARDS:
+        raise SettingsError(f"STREAMGAUGE_SHARDS: Redis says {stored}; 1 to {MAX_SHARDS} are possible")
+    if wanted > stored:
+        await link.set(SHARD_COUNT_KEY, wanted)
+        return wanted
+    return stored

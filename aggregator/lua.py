@@ -1,0 +1,83 @@
+"""Lua run inside Redis, where reading and changing must be one step.
+
+Promise: nothing here deletes an entry that a group has not acknowledged.
+"""
+
+from typing import Final
+
+_COMPARE: Final = """
+local function parts(id)
+    local ms, seq = string.match(id, '^(%d+)%-?(%d*)$')
+    if seq == '' then seq = '0' end
+    return ms, seq
+end
+local function less_number(a, b)
+    if #a ~= #b then return #a < #b end
+    return a < b
+end
+local function less(x, y)
+    local xm, xs = parts(x)
+    local ym, ys = parts(y)
+    if xm ~= ym then return less_number(xm, ym) end
+    return less_number(xs, ys)
+end
+"""
+
+TRIM: Final = (
+    _COMPARE
+    + """
+-- KEYS[1] stream; ARGV: oldest id to keep for replay, byte cap.
+-- Returns {entries trimmed, bytes now, 1 if the cap cut the replay window}.
+if redis.call('EXISTS', KEYS[1]) == 0 then return {0, 0, 0} end
+local bound = nil
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local group = {}
+    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
+    local first = group['last-delivered-id']
+    if group['pending'] > 0 then
+        first = redis.call('XPENDING', KEYS[1], group['name'])[2]
+    end
+    if bound == nil or less(first, bound) then bound = first end
+end
+if bound == nil then return {0, redis.call('MEMORY', 'USAGE', KEYS[1]), 0} end
+local keep = ARGV[1]
+if less(bound, keep) then keep = bound end
+local trimmed = redis.call('XTRIM', KEYS[1], 'MINID', keep)
+local bytes = redis.call('MEMORY', 'USAGE', KEYS[1]) or 0
+local cut = 0
+if bytes > tonumber(ARGV[2]) and less(keep, bound) then
+    trimmed = trimmed + redis.call('XTRIM', KEYS[1], 'MINID', bound)
+    bytes = redis.call('MEMORY', 'USAGE', KEYS[1]) or 0
+    cut = 1
+end
+return {trimmed, bytes, cut}
+"""
+)
+
+RENEW: Final = """
+-- KEYS[1] lease; ARGV: consumer, lifetime ms. Takes or keeps the lease; returns 1 if it is ours.
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+RELEASE: Final = """
+-- KEYS[1] lease; ARGV: consumer.
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+DROP_IDLE_CONSUMERS: Final = """
+-- KEYS[1] stream; ARGV: group, idle ms. Deleting a consumer deletes its pending list, so check and delete are one.
+local dropped = 0
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local consumer = {}
+    for i = 1, #flat, 2 do consumer[flat[i]] = flat[i + 1] end
+    if consumer['pending'] == 0 and consumer['idle'] >= tonumber(ARGV[2]) then
+        dropped = dropped + 1
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer['name'])
+    end
+end
+return dropped
+"""

@@ -1,0 +1,129 @@
+"""Reader: what one shard has for us, in the order own pending, taken over, new.
+
+In: a Redis stream and its group. Out: Entry objects, and the ids whose payload is gone.
+Promise: after every connection error our own pending entries are read again (a lost reply parks them there);
+a trimmed entry is counted and acknowledged, never decoded.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from aggregator.decode import Entry
+from aggregator.link import Link
+from aggregator.trial import survives
+from contract.streams import FIELD, GROUP, stream_key
+
+log = logging.getLogger(__name__)
+
+SUSPECT_DELIVERIES = 3
+"""An entry delivered more often is decoded in a child process first."""
+
+Raw = tuple[bytes | None, dict[bytes, bytes] | None]
+
+
+class Reader:
+    """Reads one shard as one consumer. `lost` collects ids without payload until the caller counted them."""
+
+    def __init__(self, link: Link, shard: int, consumer: str, *, reclaim_idle_ms: int) -> None:
+        self.shard = shard
+        self.lost: list[str] = []
+        self.crashing: list[Entry] = []
+        """Entries whose decoding ended a child process."""
+        self._link = link
+        self._key = stream_key(shard)
+        self._consumer = consumer
+        self._reclaim_idle_ms = reclaim_idle_ms
+        self._own_after: str | None = "0"
+        self._cursor = "0-0"
+
+    def restart(self) -> None:
+        """Begin again with our own pending entries; call it after any connection error."""
+        self._own_after = "0"
+
+    async def read(self, count: int, block_ms: int) -> list[Entry]:
+        """Return up to `count` entries; waits up to `block_ms` for new ones once our own are read."""
+        own = self._own_after
+        start = own if own is not None else ">"
+        reply = await self._group_read(start, count, block_ms if own is None else None)
+        raw: list[Raw] = reply[0][1] if reply else []
+        if own is not None:
+            self._own_after = raw[-1][0].decode() if raw and raw[-1][0] else None
+        return self._entries(raw)
+
+    async def _group_read(self, start: str, count: int, block_ms: int | None) -> Any:
+        try:
+            return await self._link.xreadgroup(
+                GROUP, self._consumer, {self._key: start}, count=count, block=block_ms or None
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self.ensure_group()
+            return []
+
+    async def ensure_group(self) -> None:
+        """Create stream and group, from the beginning of what the stream holds."""
+        try:
+            await self._link.xgroup_create(self._key, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def reclaim(self, count: int) -> list[Entry]:
+        """Take over entries that were pending for too long, ours included; continues from its last cursor."""
+        reply = await self._link.xautoclaim(
+            self._key, GROUP, self._consumer, self._reclaim_idle_ms, self._cursor, count=count
+        )
+        self._cursor = reply[0].decode() if isinstance(reply[0], bytes) else str(reply[0])
+        raw: list[Raw] = reply[1]
+        if len(reply) > 2:
+            # Redis 7: entries that were deleted; they left the pending list with this reply.
+            self.lost += [i.decode() for i in reply[2]]
+        if any(data is None for _, data in raw):
+            await self._find_deleted()
+        entries = self._entries([r for r in raw if r[1] is not None])
+        return await self._without_crashing(entries)
+
+    async def _find_deleted(self) -> None:
+        """Redis 6.2 does not name deleted entries: look for our pending ids that the stream no longer has."""
+        pending: Sequence[dict[str, Any]] = await self._link.xpending_range(
+            self._key, GROUP, min="-", max="+", count=1000, consumername=self._consumer
+        )
+        for item in pending:
+            entry_id: bytes = item["message_id"]
+            if not await self._link.xrange(self._key, min=entry_id, max=entry_id, count=1):
+                self.lost.append(entry_id.decode())
+
+    async def _without_crashing(self, entries: list[Entry]) -> list[Entry]:
+        safe: list[Entry] = []
+        for entry in entries:
+            found: Sequence[dict[str, Any]] = await self._link.xpending_range(
+                self._key, GROUP, min=entry.stream_id, max=entry.stream_id, count=1
+            )
+            suspect = bool(found) and found[0]["times_delivered"] > SUSPECT_DELIVERIES
+            if suspect and not await survives(entry.data):
+                log.error("entry_crashes_decoder", extra={"shard": self.shard, "stream_id": entry.stream_id})
+                self.crashing.append(entry)
+            else:
+                safe.append(entry)
+        return safe
+
+    def _entries(self, raw: Sequence[Raw]) -> list[Entry]:
+        entries: list[Entry] = []
+        for entry_id, fields in raw:
+            if entry_id is None:
+                continue
+            if not fields:
+                self.lost.append(entry_id.decode())
+            else:
+                # A foreign field set has no batch: empty bytes are quarantined as truncated.
+                entries.append(Entry(self.shard, entry_id.decode(), fields.get(FIELD, b"")))
+        return entries
+
+    async def ack(self, ids: Sequence[str]) -> None:
+        """Acknowledge entries; call it only after their COMMIT was seen."""
+        for at in range(0, len(ids), 1000):
+            await self._link.xack(self._key, GROUP, *ids[at : at + 1000])

@@ -1,0 +1,236 @@
+"""The aggregator service: wires Redis, PostgreSQL and one pipeline per held shard, and keeps them going.
+
+In: settings. Out: a process that folds and commits until it is told to stop.
+Promise: every background task has a name and an owner here, and its death stops the service; a stop drains
+what was read, acknowledges it and gives the leases up.
+"""
+
+import asyncio
+import json
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from aggregator.committer import Committer
+from aggregator.crash import CrashPoint
+from aggregator.failover import check as check_failover
+from aggregator.lanes import Lane, Lanes
+from aggregator.leases import Leases
+from aggregator.link import Link, open_link, shard_count
+from aggregator.reader import Reader
+from aggregator.settings import AggregatorSettings
+from aggregator.shard import BLOCK_MS, OPERATIONAL, Shard
+from aggregator.trim import Trimmer
+from aggregator.upkeep import Upkeep
+from database.connect import acquire
+from database.migrate import check as check_schema
+from database.queries import load
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_S: Final = 20.0
+FAILOVER_CHECK_S: Final = 5.0
+
+T = TypeVar("T")
+
+
+class Aggregator:
+    """One replica. `run` returns after `request_stop`."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self.consumer = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
+        self._settings = settings
+        self._crash = CrashPoint(settings.streamgauge_crash_at)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="fold")
+        self._stopping = asyncio.Event()
+        self._shards: dict[int, tuple[Shard, asyncio.Task[None]]] = {}
+        self._links: list[Link] = []
+        self._lanes_of: dict[int, Lanes] = {}
+        self._shard_count = 0
+        self._checked_at = float("-inf")
+
+    def request_stop(self) -> None:
+        """Begin to drain."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until stopped. Raises SchemaError or SettingsError at start; waits for servers that are away."""
+        lanes = Lanes(self._settings)
+        link = self._open_link()
+        try:
+            await self._start(link, lanes)
+            leases = Leases(link, self.consumer, self._shard_count, self._settings.streamgauge_lease_s)
+            trimmer = Trimmer(
+                link,
+                replay_window_s=self._settings.streamgauge_replay_window_s,
+                max_bytes=self._settings.streamgauge_stream_max_bytes,
+            )
+            upkeep = Upkeep(self._settings, lanes, self.consumer, self._is_drained)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._supervise(leases), name="aggregator - leases")
+                tasks.create_task(self._every("heartbeat", lambda: self._heartbeat(lanes, trimmer)), name="heartbeat")
+                tasks.create_task(self._trim_loop(trimmer, lanes), name="aggregator - trim")
+                tasks.create_task(upkeep.run(self._stopping), name="aggregator - upkeep")
+        finally:
+            await self._close(lanes)
+
+    async def _start(self, link: Link, lanes: Lanes) -> None:
+        main = await self._until_up(lanes.main, "database")
+        async with acquire(main.pool) as connection:
+            await check_schema(connection)
+        self._shard_count = await self._until_up(lambda: shard_count(link, self._settings.streamgauge_shards), "redis")
+        await self._until_up(lambda: self._check_database(link, main), "failover check")
+
+    async def _until_up(self, step: Callable[[], Awaitable[T]], what: str) -> T:
+        while True:
+            try:
+                return await step()
+            except OPERATIONAL as error:
+                log.warning("waiting_for", extra={"what": what, "error": repr(error)})
+                await asyncio.sleep(1.0)
+
+    def _open_link(self, block_s: float = 0.0) -> Link:
+        link = open_link(self._settings, block_s=block_s)
+        self._links.append(link)
+        return link
+
+    async def _check_database(self, link: Link, main: Lane) -> None:
+        """Compare the database's identity with the one acknowledgements refer to, at most every few seconds."""
+        now = asyncio.get_running_loop().time()
+        if now - self._checked_at < FAILOVER_CHECK_S and not main.reconnected:
+            return
+        main.reconnected = False
+        spare = Lanes(self._settings)
+        try:
+            committers = [self._committer(i, spare) for i in range(self._shard_count)]
+            await check_failover(link, main.pool, committers, self._shard_count, self.consumer)
+        finally:
+            await spare.aclose()
+        self._checked_at = now
+
+    def _committer(self, shard: int, lanes: Lanes) -> Committer:
+        return Committer(lanes, shard, self.consumer, self._threads, self._crash)
+
+    async def _supervise(self, leases: Leases) -> None:
+        """Start a pipeline for each lease that we get, stop it when we give the lease up, drain all at the end."""
+        while not self._stopping.is_set():
+            try:
+                held = await leases.renew()
+            except OPERATIONAL as error:
+                log.warning("leases_not_renewed", extra={"error": repr(error)})
+                held = set(self._shards)
+            for shard in held - self._shards.keys():
+                self._start_shard(shard)
+            for shard in self._shards.keys() - held:
+                await self._stop_shard(shard)
+            self._raise_dead()
+            await self._pause(self._settings.streamgauge_lease_s / 3)
+        for shard in list(self._shards):
+            await self._stop_shard(shard)
+        try:
+            await leases.sign_off()
+        except OPERATIONAL as error:
+            log.warning("sign_off_failed", extra={"error": repr(error)})
+
+    def _start_shard(self, number: int) -> None:
+        settings = self._settings
+        link = self._open_link(BLOCK_MS / 1000)
+        lanes = self._lanes_of[number] = Lanes(settings)
+        reader = Reader(link, number, self.consumer, reclaim_idle_ms=int(settings.streamgauge_reclaim_idle_s * 1000))
+
+        async def check() -> None:
+            await self._check_database(link, await lanes.main())
+
+        shard = Shard(settings, reader, self._committer(number, lanes), lanes, self._crash, check)
+        self._shards[number] = (shard, asyncio.create_task(shard.run(), name=f"shard {number}"))
+        log.info("shard_started", extra={"shard": number})
+
+    async def _stop_shard(self, number: int) -> None:
+        shard, task = self._shards.pop(number)
+        shard.stop.set()
+        done, _ = await asyncio.wait({task}, timeout=STOP_GRACE_S)
+        if not done:
+            log.warning("shard_not_drained", extra={"shard": number, "grace_s": STOP_GRACE_S})
+            task.cancel()
+            await asyncio.wait({task}, timeout=5)
+        elif task.exception() is not None:
+            raise task.exception() or RuntimeError("BUG: no exception")
+        await self._lanes_of.pop(number).aclose()
+        log.info("shard_stopped", extra={"shard": number})
+
+    def _raise_dead(self) -> None:
+        for number, (_, task) in self._shards.items():
+            if task.done():
+                error = None if task.cancelled() else task.exception()
+                raise RuntimeError(f"the pipeline of shard {number} died") from error
+
+    def _is_drained(self) -> bool:
+        """Whether nothing that was read waits for its commit."""
+        return all(shard.idle for shard, _ in self._shards.values())
+
+    async def _heartbeat(self, lanes: Lanes, trimmer: Trimmer) -> None:
+        facts = {
+            "shards": sorted(self._shards),
+            "shard_count": self._shard_count,
+            "committed_batches": sum(s.committer.committed_batches for s, _ in self._shards.values()),
+            "committed_events": sum(s.committer.committed_events for s, _ in self._shards.values()),
+            "stream_bytes": trimmer.bytes_of,
+        }
+        main = await lanes.main()
+        async with acquire(main.pool) as connection:
+            await connection.execute(load("heartbeat"), self.consumer, json.dumps(facts))
+
+    async def _every(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
+        while not self._stopping.is_set():
+            try:
+                await step()
+            except OPERATIONAL as error:
+                log.warning("step_failed", extra={"step": what, "error": repr(error)})
+            await self._pause(self._settings.streamgauge_heartbeat_s)
+
+    async def _trim_loop(self, trimmer: Trimmer, lanes: Lanes) -> None:
+        while not self._stopping.is_set():
+            for shard in sorted(self._shards):
+                try:
+                    main = await lanes.main()
+                    await main.set_clock()
+                    await trimmer.trim(shard, main.pool)
+                    await trimmer.drop_idle_consumers(shard)
+                except OPERATIONAL as error:
+                    log.warning("step_failed", extra={"step": "trim", "shard": shard, "error": repr(error)})
+            await self._pause(self._settings.streamgauge_trim_interval_s)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but wake up at once when stopping."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _close(self, lanes: Lanes) -> None:
+        for _, task in self._shards.values():
+            task.cancel()
+        try:
+            main = await lanes.main()
+            async with acquire(main.pool) as connection:
+                await connection.execute(load("sign_off"), self.consumer)
+        except OPERATIONAL as error:
+            log.warning("sign_off_failed", extra={"error": repr(error)})
+        for each in (lanes, *self._lanes_of.values()):
+            await each.aclose()
+        for link in self._links:
+            await link.aclose()
+        self._threads.shutdown(wait=False)
+
+
+async def serve(settings: AggregatorSettings) -> None:
+    """Run one aggregator until SIGTERM or SIGINT."""
+    aggregator = Aggregator(settings)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, aggregator.request_stop)
+    await aggregator.run()

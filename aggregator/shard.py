@@ -1,0 +1,156 @@
+"""One shard's pipeline: read -> prepare -> commit -> ack, three stages that overlap.
+
+In: a shard this aggregator holds the lease of. Out: acknowledged entries.
+Promise: an entry is acknowledged only after its COMMIT; a stage that fails for operational reasons tries the
+same entries again, for ever, with growing pauses; a stop drains what was read.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from aggregator.committer import Committer, Prepared
+from aggregator.crash import CrashPoint
+from aggregator.decode import Entry
+from aggregator.lanes import Lanes
+from aggregator.reader import Reader
+from aggregator.settings import AggregatorSettings
+from database.connect import NotCommitted, acquire
+from database.queries import load
+
+log = logging.getLogger(__name__)
+
+OPERATIONAL: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, RedisError, OSError, TimeoutError, NotCommitted)
+"""Errors of the outside: retried for ever, never counted against an entry."""
+
+MAX_PAUSE_S: Final = 5.0
+BLOCK_MS: Final = 200
+
+T = TypeVar("T")
+
+
+class Shard:
+    """Runs the pipeline of one shard until `stop` is set."""
+
+    def __init__(
+        self,
+        settings: AggregatorSettings,
+        reader: Reader,
+        committer: Committer,
+        lanes: Lanes,
+        crash: CrashPoint,
+        database_check: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.reader = reader
+        self.committer = committer
+        self.stop = asyncio.Event()
+        self.idle = True
+        """Whether nothing that was read waits for its commit."""
+        self._settings = settings
+        self._lanes = lanes
+        self._crash = crash
+        self._check_database = database_check
+        self._read: asyncio.Queue[list[Entry] | None] = asyncio.Queue(maxsize=1)
+        self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(maxsize=1)
+        self._reclaim_at = 0.0
+
+    async def run(self) -> None:
+        """Run the three stages; returns when `stop` was set and everything read is acknowledged."""
+        async with asyncio.TaskGroup() as stages:
+            number = self.reader.shard
+            stages.create_task(self._read_stage(), name=f"shard {number} - read")
+            stages.create_task(self._prepare_stage(), name=f"shard {number} - prepare")
+            stages.create_task(self._commit_stage(), name=f"shard {number} - commit")
+
+    async def _read_stage(self) -> None:
+        await self._retry(self.reader.ensure_group, "ensure_group")
+        while not self.stop.is_set():
+            entries = await self._retry(self._gather, "read")
+            if entries or self.reader.lost or self.reader.crashing:
+                self.idle = False
+                await self._read.put(entries)
+        await self._read.put(None)
+
+    async def _gather(self) -> list[Entry]:
+        """Collect entries until the commit interval is over or the commit is large enough."""
+        settings = self._settings
+        entries: list[Entry] = []
+        size, began = 0, time.monotonic()
+        while not self.stop.is_set():
+            more = await self._reclaimed()
+            more += await self.reader.read(settings.streamgauge_commit_max_batches - len(entries), BLOCK_MS)
+            if not entries:
+                began = time.monotonic()
+            entries += more
+            size += sum(len(e.data) for e in more)
+            full = len(entries) >= settings.streamgauge_commit_max_batches
+            due = time.monotonic() - began >= settings.streamgauge_commit_interval_s
+            odd = not entries and (self.reader.lost or self.reader.crashing)
+            if full or (due and entries) or odd or size >= settings.streamgauge_commit_max_bytes:
+                break
+        return entries
+
+    async def _reclaimed(self) -> list[Entry]:
+        now = time.monotonic()
+        if now < self._reclaim_at:
+            return []
+        self._reclaim_at = now + self._settings.streamgauge_reclaim_interval_s
+        return await self.reader.reclaim(100)
+
+    async def _prepare_stage(self) -> None:
+        while (entries := await self._read.get()) is not None:
+            await self._prepared.put(await self._retry(lambda e=entries: self.committer.prepare(e), "prepare"))
+        await self._prepared.put(None)
+
+    async def _commit_stage(self) -> None:
+        while (prepared := await self._prepared.get()) is not None:
+            await self._retry(lambda p=prepared: self._commit(p), "commit")
+            self.idle = self._read.empty() and self._prepared.empty()
+
+    async def _commit(self, prepared: Prepared) -> None:
+        await self._check_database()
+        await self._count_lost()
+        crashing, self.reader.crashing = self.reader.crashing, []
+        for entry in crashing:
+            await self.committer.refuse_crashing(entry)
+        await self.committer.finish(prepared)
+        ids = [entry.stream_id for entry in (*prepared.entries, *crashing)]
+        self._crash.reach("before_ack")
+        await self._ack(ids)
+
+    async def _ack(self, ids: list[str]) -> None:
+        try:
+            await self.reader.ack(ids)
+        except (RedisError, OSError, TimeoutError):
+            # They are committed: read again from our pending list they are known as duplicates, then acknowledged.
+            self.reader.restart()
+            log.warning("ack_failed", extra={"shard": self.reader.shard, "entries": len(ids)})
+
+    async def _count_lost(self) -> None:
+        """Count entries whose payload was trimmed before we read it; their gap tells how many events."""
+        lost, self.reader.lost = self.reader.lost, []
+        if not lost:
+            return
+        lane = await self._lanes.main()
+        async with acquire(lane.pool) as connection:
+            await connection.execute(load("count_loss"), "payload_gone", len(lost))
+        log.error("payload_lost", extra={"shard": self.reader.shard, "entries": len(lost)})
+        await self._ack(lost)
+
+    async def _retry(self, step: Callable[[], Awaitable[T]], what: str) -> T:
+        """Run a step until it succeeds; operational errors are waited out."""
+        pause_s = 0.05
+        while True:
+            try:
+                return await step()
+            except OPERATIONAL as error:
+                if what == "read" or isinstance(error, RedisError):
+                    self.reader.restart()
+                log.warning("step_failed", extra={"step": what, "shard": self.reader.shard, "error": repr(error)})
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, MAX_PAUSE_S)

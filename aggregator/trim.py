@@ -1,0 +1,70 @@
+"""Trim: keeps each stream within its replay window and its bytes, and holds producers back when it cannot.
+
+In: one shard's stream. Out: entries trimmed, a back-pressure flag set or cleared.
+Promise: only entries that every group acknowledged, that are older than the replay window and that every
+standby has flushed are trimmed; at the byte cap the replay window shortens first, then producers merge.
+"""
+
+import logging
+from collections import deque
+from typing import Final
+
+from aggregator.link import Link
+from aggregator.lua import DROP_IDLE_CONSUMERS, TRIM
+from contract.streams import GROUP, full_key, stream_key
+from database.connect import Pool, acquire
+from database.queries import load
+
+log = logging.getLogger(__name__)
+
+FULL_FLAG_MS: Final = 30_000
+"""Lifetime of the back-pressure flag: it must not outlive the aggregators that judge it."""
+CONSUMER_IDLE_MS: Final = 3_600_000
+
+
+class Trimmer:
+    """Trims the shards this aggregator reads. `bytes_of` tells the last known size of each stream."""
+
+    def __init__(self, link: Link, *, replay_window_s: float, max_bytes: int) -> None:
+        self.bytes_of: dict[int, int] = {}
+        self.trimmed = 0
+        self._link = link
+        self._replay_ms = int(replay_window_s * 1000)
+        self._max_bytes = max_bytes
+        self._flushed: deque[tuple[int, int]] = deque(maxlen=10_000)
+
+    async def trim(self, shard: int, pool: Pool) -> None:
+        """Trim one shard and set or clear its flag."""
+        now_ms = await self._redis_ms()
+        keep_ms = min(now_ms - self._replay_ms, await self._flushed_by_standbys_ms(pool, now_ms))
+        key = stream_key(shard)
+        reply = await self._link.eval(TRIM, 1, key, f"{max(keep_ms, 0)}-0", str(self._max_bytes))
+        trimmed, size, cut = int(reply[0]), int(reply[1]), bool(reply[2])
+        self.trimmed += trimmed
+        self.bytes_of[shard] = size
+        if cut:
+            log.warning("replay_window_cut", extra={"shard": shard, "bytes": size, "try": "raise the byte cap"})
+        if size > self._max_bytes:
+            log.warning("producers_held_back", extra={"shard": shard, "bytes": size})
+            await self._link.set(full_key(shard), b"1", px=FULL_FLAG_MS)
+        else:
+            await self._link.delete(full_key(shard))
+
+    async def drop_idle_consumers(self, shard: int) -> None:
+        """Delete consumers that are long gone and owe nothing."""
+        await self._link.eval(DROP_IDLE_CONSUMERS, 1, stream_key(shard), GROUP, str(CONSUMER_IDLE_MS))
+
+    async def _redis_ms(self) -> int:
+        seconds, micros = await self._link.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def _flushed_by_standbys_ms(self, pool: Pool, now_ms: int) -> int:
+        """Return the time up to which every standby has what was committed; now, if there is none."""
+        async with acquire(pool) as connection:
+            row = await connection.fetchrow(load("standby_lsn"))
+        if row is None or row["flushed"] is None:
+            self._flushed.clear()
+            return now_ms
+        self._flushed.append((now_ms, int(row["written"])))
+        safe = [at for at, lsn in self._flushed if lsn <= int(row["flushed"])]
+        return safe[-1] if safe else 0

@@ -1,0 +1,2 @@
+-- $1 consumer
+DELETE FROM aggregators WHERE consumer = $1
