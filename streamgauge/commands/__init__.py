@@ -1,0 +1,21 @@
+"""The commands of `streamgauge`: one module each, with `add_parser(sub)` and `run(args) -> exit code`.
+
+Adding a command: a file in this folder and a line in COMMANDS. Modules are imported when their command is
+called, so that `streamgauge up` does not pay for what `streamgauge replay` needs.
+"""
+
+from argparse import ArgumentParser, _SubParsersAction  # pyright: ignore[reportPrivateUsage]
+from typing import Final, TypeAlias
+
+Subparsers: TypeAlias = "_SubParsersAction[ArgumentParser]"
+"""What `add_parser` gets: `parser = sub.add_parser(name, help=...)`."""
+
+COMMANDS: Final = {
+    "up": "run everything on this machine: servers, a reference API with traffic, aggregator, exporter",
+    "down": "stop what `up` started",
+    "status": "show what `up` runs and how far the pipeline is",
+    "migrate": "bring the database schema to the newest version",
+    "aggregate": "run one aggregator: consume, fold, commit, acknowledge",
+    "export": "run one exporter: /metrics, health, JSON",
+}
+"""Name -> one line of help; the module is `streamgauge.commands.<name>`, dashes as underscores."""

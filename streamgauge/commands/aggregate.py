@@ -1,0 +1,23 @@
+"""`streamgauge aggregate`: one aggregator, until SIGTERM or Ctrl-C; it drains before it ends."""
+
+import argparse
+
+import uvloop
+
+from aggregator.service import serve
+from aggregator.settings import AggregatorSettings
+from database.settings import read_settings
+from streamgauge import logs
+from streamgauge.commands import Subparsers
+
+
+def add_parser(sub: Subparsers) -> None:
+    """Declare the options; everything else is read from the environment."""
+    sub.add_parser("aggregate", help="run one aggregator")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped."""
+    logs.configure()
+    uvloop.run(serve(read_settings(AggregatorSettings)))
+    return 0
