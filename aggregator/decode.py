@@ -6,7 +6,7 @@ Promise: whatever the bytes, nothing but BatchError is raised; a Decoded can be 
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +148,7 @@ def _malformed(text: str) -> BatchError:
     return BatchError(Quarantined.MALFORMED, text)
 
 
-def _column(data: bytes, size: int, dtype: str, name: str) -> NDArray[np.generic]:
+def _column(data: bytes, size: int, dtype: str, name: str) -> NDArray[Any]:
     if len(data) != size * int(dtype[-1]):
         raise _malformed(f"{name} holds {len(data)} bytes for {size} values")
     return np.frombuffer(data, dtype=dtype)

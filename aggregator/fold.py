@@ -7,7 +7,7 @@ rounding only. No Python object per series, except the totals' parameters.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,16 +75,21 @@ def _keep(batch: Decoded, first: int, size: int) -> NDArray[np.bool_] | None:
     return ~conflicted[first : first + size]
 
 
-def _run(batch: Decoded, first: int, size: int, *columns: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+def _run(batch: Decoded, first: int, size: int, *columns: NDArray[Any]) -> list[NDArray[Any]]:
     """Return series, layouts and columns of one run of keys, conflicting ones left out."""
     ids = batch.block.series_ids
     assert ids is not None, "BUG: the block was not resolved"
-    out: list[NDArray[np.generic]] = [ids[first : first + size], batch.block.layouts[first : first + size], *columns]
+    out: list[NDArray[Any]] = [ids[first : first + size], batch.block.layouts[first : first + size], *columns]
     keep = _keep(batch, first, size)
     return out if keep is None else [column[keep] for column in out]
 
 
-def _concat(columns: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+def _sums(of: Ints, values: NDArray[Any], size: int) -> Floats:
+    """Add up `values` by the number of their row."""
+    return np.asarray(np.bincount(of, weights=values, minlength=size), dtype=np.float64)
+
+
+def _concat(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
@@ -114,7 +119,7 @@ def _fold_counters(booked: Sequence[Booked], parts: list[bytes]) -> _Totals:
     rows = _rows(series, layout, _spread(booked, [len(run[0]) for run in runs], "window_s"))
     size = len(rows.series)
     row_n = np.bincount(rows.of, weights=n, minlength=size).astype(np.int64)
-    row_sum = np.bincount(rows.of, weights=total, minlength=size)
+    row_sum = _sums(rows.of, total, size)
     zero = np.zeros(size, dtype=np.int32)
     columns = [timestamps(rows.window_s), rows.series.astype(np.int32), zero, row_n, row_sum, None, None, None]
     parts.append(pack_rows(columns, None, size))
@@ -124,7 +129,7 @@ def _fold_counters(booked: Sequence[Booked], parts: list[bytes]) -> _Totals:
 def _fold_gauges(booked: Sequence[Booked], parts: list[bytes], out: Fold) -> _Totals:
     # In flush order, so that the last element of a row is its newest value.
     ordered = sorted(booked, key=lambda b: (b.batch.body.flushed_ms, b.batch.envelope.seq))
-    runs = []
+    runs: list[list[NDArray[Any]]] = []
     for b in ordered:
         d, first = b.batch, b.batch.block.directory.n_counters
         columns = (d.gauge_n, d.gauge_last, d.gauge_sum, d.gauge_min, d.gauge_max, _surplus(d, first))
@@ -140,7 +145,7 @@ def _fold_gauges(booked: Sequence[Booked], parts: list[bytes], out: Fold) -> _To
     rows = _rows(series, producer, _spread(ordered, sizes, "window_s"))
     size = len(rows.series)
     row_n = np.bincount(rows.of, weights=n, minlength=size).astype(np.int64)
-    row_sum = np.bincount(rows.of, weights=total, minlength=size)
+    row_sum = _sums(rows.of, total, size)
     row_last, row_low, row_high = np.empty(size), np.full(size, np.inf), np.full(size, -np.inf)
     row_last[rows.of] = last
     np.minimum.at(row_low, rows.of, low)
@@ -179,7 +184,7 @@ def _fold_histograms(booked: Sequence[Booked], parts: list[bytes]) -> _Totals:
     rows = _rows(series, layout, np.concatenate((sampled.window_s, merged.window_s)))
     size, cut = len(rows.series), len(sampled.series)
     row_n = np.bincount(rows.of, weights=np.concatenate((sampled.n, merged.n)), minlength=size).astype(np.int64)
-    row_sum = np.bincount(rows.of, weights=np.concatenate((sampled.sum, merged.sum)), minlength=size)
+    row_sum = _sums(rows.of, np.concatenate((sampled.sum, merged.sum)), size)
     low, high = np.full(size, np.inf), np.full(size, -np.inf)
     np.minimum.at(low, rows.of, np.concatenate((sampled.min, merged.min)))
     np.maximum.at(high, rows.of, np.concatenate((sampled.max, merged.max)))
@@ -214,7 +219,8 @@ class _Runs(NamedTuple):
 
 
 def _sampled(booked: Sequence[Booked]) -> _Runs:
-    runs, samples = [], []
+    runs: list[list[NDArray[Any]]] = []
+    samples: list[Floats] = []
     for b in booked:
         d, runs_of = b.batch, b.batch.block.directory
         first = runs_of.n_counters + runs_of.n_gauges
@@ -233,7 +239,10 @@ def _sampled(booked: Sequence[Booked]) -> _Runs:
 
 
 def _merged(booked: Sequence[Booked]) -> _Runs:
-    runs, les, entries, offset = [], [], [], 0
+    runs: list[list[NDArray[Any]]] = []
+    les: list[Ints] = []
+    entries: list[Entries] = []
+    offset = 0
     for b in booked:
         d, runs_of = b.batch, b.batch.block.directory
         first = len(runs_of.keys) - runs_of.n_merged
@@ -249,7 +258,9 @@ def _merged(booked: Sequence[Booked]) -> _Runs:
         offset += len(run[0])
     series, layout, n, total, low, high = (_concat([run[i] for run in runs]) for i in range(6))
     window_s = _spread(booked, [len(run[0]) for run in runs], "window_s")
-    all_entries = Entries(*(_concat([e[i] for e in entries]) for i in range(3)))
+    all_entries = Entries(
+        _concat([e.row for e in entries]), _concat([e.bucket for e in entries]), _concat([e.count for e in entries])
+    )
     return _Runs(series, layout, window_s, n, total, low, high, np.empty(0), _concat(les), all_entries)
 
 
@@ -295,7 +306,7 @@ def _sum_totals(rows: _Rows, n: Ints, total: Floats) -> _Totals:
     size = int(of[-1]) + 1 if len(of) else 0
     first = np.flatnonzero(np.diff(of, prepend=-1))
     total_n = np.bincount(of, weights=n, minlength=size).astype(np.int64)
-    total_sum = np.bincount(of, weights=total, minlength=size)
+    total_sum = _sums(of, total, size)
     return _Totals(rows.series[first], rows.layout[first], total_n, total_sum, np.zeros(size, dtype=np.int64), _NONE)
 
 
@@ -307,7 +318,7 @@ def _put_totals(out: Fold, kinds: Sequence[_Totals], shard: int) -> None:
     """Group by bucket count, ascending, each group sorted by key: one lock order for all aggregators."""
     if not kinds:
         return
-    series, layout, n, total, width = (np.concatenate([k[i] for k in kinds]) for i in range(5))
+    series, layout, n, total, width = (_concat([k[i] for k in kinds]) for i in range(5))
     le = np.concatenate([k.le for k in kinds])
     le_starts = np.concatenate(([0], np.cumsum(width)[:-1]))
     order = np.lexsort((layout, series, width))

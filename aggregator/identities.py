@@ -148,4 +148,5 @@ def conflicting_metrics(batch: Decoded) -> list[str]:
     if conflicted is None:
         return []
     indices = sorted(set(batch.block.metric_of[conflicted].tolist()))
-    return [f"{m.name} as {Kind(m.kind).name.lower()}" for m in (batch.block.directory.metrics[i] for i in indices)]
+    metrics = batch.block.directory.metrics
+    return [f"{metrics[i].name} as {Kind(metrics[i].kind).name.lower()}" for i in indices]

@@ -14,7 +14,8 @@ from contract.streams import MAX_SHARDS, SHARD_COUNT_KEY
 from database.settings import RedisSettings, SettingsError
 
 if TYPE_CHECKING:
-    Link = Redis[bytes]
+    # redis-py types every reply as bytes or str, whatever `decode_responses` says; here replies are bytes.
+    Link = Any
 else:
     Link = Redis
 

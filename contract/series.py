@@ -7,7 +7,7 @@ Names and label rules are those of the Prometheus data model and text format 0.0
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 MAX_NAME_BYTES: Final = 200
@@ -74,9 +74,10 @@ def _unescape(value: str) -> str:
     return _ESCAPED.sub(lambda m: "\n" if m[1] == "n" else m[1], value)
 
 
-def series_key(name: str, labels: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> bytes:
+def series_key(name: str, labels: Mapping[str, str] | Sequence[tuple[str, str]] = ()) -> bytes:
     """Render the canonical key of a series; validates all parts (SeriesError names the bad one)."""
-    pairs = sorted(labels.items() if isinstance(labels, Mapping) else labels)
+    given: Iterable[tuple[str, str]] = labels.items() if isinstance(labels, Mapping) else labels
+    pairs = sorted(given)
     check_metric_name(name)
     if len(pairs) > MAX_LABELS:
         raise SeriesError(f"{name} has {len(pairs)} labels; at most {MAX_LABELS} are allowed")

@@ -4,11 +4,12 @@ In: PostgresSettings and a schema. Out: an asyncpg pool with search_path set to 
 Promise: no connection outlives a demotion of its server by more than one failed statement (`is_failover`).
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from database.settings import PostgresSettings
 
@@ -58,7 +59,7 @@ def server_settings(settings: PostgresSettings, schema: str, application: str) -
     }
 
 
-def dsn_parts(settings: PostgresSettings) -> dict[str, str | int | None]:
+def dsn_parts(settings: PostgresSettings) -> dict[str, Any]:
     """Return the asyncpg connect arguments that say where the server is."""
     if settings.postgres_dsn is not None:
         return {"dsn": settings.postgres_dsn.get_secret_value()}
@@ -93,7 +94,7 @@ async def open_pool(
         max_size=size,
         timeout=settings.streamgauge_postgres_connect_timeout_s,
         command_timeout=settings.streamgauge_statement_timeout_s + 5,
-        target_session_attrs="read-write",
+        target_session_attrs=SessionAttribute.read_write,
         server_settings=server_settings(settings, schema, application),
         init=init,
         setup=_limit_transactions,
@@ -108,7 +109,7 @@ async def _limit_transactions(connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def acquire(pool: Pool) -> AsyncIterator[Connection]:
+async def acquire(pool: Pool) -> AsyncGenerator[Connection, None]:
     """Borrow a connection with a deadline; expire the whole pool when its server turns out to be demoted."""
     connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
     try:
@@ -133,7 +134,7 @@ class NotCommitted(Exception):
 
 
 @asynccontextmanager
-async def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> AsyncIterator[Connection]:
+async def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> AsyncGenerator[Connection, None]:
     """Run the block in one transaction and require the tag COMMIT at its end; never catch SQL errors inside.
 
     `asyncpg.Connection.transaction` is not used because it ignores the tag of COMMIT.

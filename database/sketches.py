@@ -4,7 +4,8 @@ In: arrays of samples, or concatenated sketch bytes with the length of each. Out
 Promise: bucket numbers and bytes equal those of contract.sketch (property-tested); no Python object per row.
 """
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,8 @@ _MANTISSA: Final = (1 << 52) - 1
 _MAX_VARINT_BYTES: Final = 10
 
 
-class Entries(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class Entries:
     """Bucket counts of many sketches: sorted by row, then bucket; one element per row and bucket."""
 
     row: Ints

@@ -129,7 +129,8 @@ BEGIN
         displaced = p.displaced + n.displaced,
         accepted = greatest(p.accepted, n.accepted),
         dropped = CASE WHEN n.accepted >= p.accepted AND n.accepted > 0 THEN n.dropped ELSE p.dropped END,
-        clock_offset_us = n.offset_us, clock_uncertainty_us = n.uncertainty_us,
+        clock_offset_us = CASE WHEN n.accepted > 0 THEN n.offset_us ELSE p.clock_offset_us END,
+        clock_uncertainty_us = CASE WHEN n.accepted > 0 THEN n.uncertainty_us ELSE p.clock_uncertainty_us END,
         fin = p.fin OR n.fin,
         last_seen = now()
       FROM jsonb_to_recordset(fold -> 'producers')
