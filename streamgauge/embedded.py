@@ -346,7 +346,10 @@ def _unprivileged(paths: list[Path]) -> tuple[tuple[int, int] | None, list[str]]
     if setpriv is None:
         raise StartError("PostgreSQL cannot run as root: use an ordinary user, or a path that `nobody` may enter")
     identity = [f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups"]
-    return user, [setpriv, *identity, "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--"]
+    # Without the secure bit access(2), which PostgreSQL asks about its own files, would ignore the capability;
+    # the change of user clears the parent-death signal, so setpriv sets it again.
+    rights = ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--securebits=+no_setuid_fixup"]
+    return user, [setpriv, *identity, *rights, "--pdeathsig=INT", "--"]
 
 
 def _clean_env() -> dict[str, str]:
