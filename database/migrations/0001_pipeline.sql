@@ -184,6 +184,8 @@ CREATE TABLE quarantine (
     at timestamptz NOT NULL DEFAULT now(),
     redriven_at timestamptz
 );
+-- Serves quarantine_entry: an entry delivered again is kept once. A stream id alone is no identity.
+CREATE UNIQUE INDEX quarantine_entry_key ON quarantine (shard, stream_id, reason, md5(payload));
 
 CREATE TABLE parked (
     parked_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

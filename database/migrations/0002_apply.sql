@@ -196,6 +196,7 @@ BEGIN
         last_seen = now()
      WHERE producer_no = producer;
     INSERT INTO quarantine (shard, stream_id, reason, detail, producer_id, seq, events, payload)
-    VALUES (shard_no, entry_id, why, about, id, batch_seq, n_events, raw);
+    VALUES (shard_no, entry_id, why, about, id, batch_seq, n_events, raw)
+    ON CONFLICT DO NOTHING;
     RETURN true;
 END $$;
