@@ -18,7 +18,7 @@ import asyncpg
 
 from database.connect import SCHEMA
 from database.queries import load
-from database.settings import PostgresSettings, read_settings
+from database.settings import PostgresSettings, SettingsError, read_settings
 from streamgauge.processes import StartError, port_is_taken
 
 HTTP_TIMEOUT_S: Final = 5.0
@@ -46,7 +46,7 @@ class Ports:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Ports":
-        """Read the ports; StartError names the setting that is no port or is taken."""
+        """Read the ports; an error names the setting that is no port, or whose port is taken."""
         return cls(
             api=_free(environ, "STREAMGAUGE_API_PORT", 8000),
             exporter=_free(environ, "STREAMGAUGE_EXPORTER_PORT", 9464),
@@ -54,10 +54,10 @@ class Ports:
 
 
 def port_setting(environ: Mapping[str, str], name: str, default: int) -> int:
-    """Return a port from the environment; StartError names a setting that is none."""
+    """Return a port from the environment; SettingsError names one that is none."""
     text = environ.get(name) or str(default)
     if not text.isdigit() or int(text) > 65535:
-        raise StartError(f"{name}: {text!r} is not a port")
+        raise SettingsError(f"{name}: {text!r} is not a port")
     return int(text)
 
 

