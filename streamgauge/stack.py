@@ -19,7 +19,7 @@ import asyncpg
 from database.connect import SCHEMA
 from database.queries import load
 from database.settings import PostgresSettings, SettingsError, read_settings
-from streamgauge.processes import StartError, port_is_taken
+from streamgauge.processes import StartError, free_port, port_is_taken
 
 HTTP_TIMEOUT_S: Final = 5.0
 READY_DEADLINE_S: Final = 60.0
@@ -62,7 +62,7 @@ def port_setting(environ: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _free(environ: Mapping[str, str], name: str, default: int) -> int:
-    port = port_setting(environ, name, default)
+    port = port_setting(environ, name, default) or free_port()
     if port_is_taken(port):
         raise StartError(f"port {port} is taken: set {name} to another")
     return port

@@ -197,10 +197,11 @@ class Supervisor:
     def _write(self) -> None:
         processes = {name: server.process for name, server in self.servers.items()}
         processes |= {name: process for name, (_, process) in self.children.items()}
-        children = [_child(name, process.pid) for name, process in processes.items() if process is not None]
-        self.state.write(UpState(_child("up", os.getpid()), self.addresses, children))
+        children = [child_of(name, process.pid) for name, process in processes.items() if process is not None]
+        self.state.write(UpState(child_of("up", os.getpid()), self.addresses, children))
 
 
-def _child(name: str, pid: int) -> Child:
+def child_of(name: str, pid: int) -> Child:
+    """Describe a running process for up.json."""
     known = Known.of(pid)
     return Child(name, known.pid, known.started)
