@@ -1,7 +1,9 @@
 """Fixtures that every layer shares: real servers, fresh databases, and the check that nothing is left running."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ import redis
 from streamgauge.embedded import PostgresServer, RedisServer
 from tests.servers import Servers, redis_binaries
 
+UNIT = Path(__file__).parent / "unit"
 FUNDAMENTALS = Path(__file__).parent / "fundamentals"
 
 
@@ -18,6 +21,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "redis_server" in metafunc.fixturenames and metafunc.definition.path.is_relative_to(FUNDAMENTALS):
         versions = list(redis_binaries())
         metafunc.parametrize("redis_server", versions, indirect=True, ids=[f"redis{v}" for v in versions])
+
+
+@pytest.fixture(autouse=True)
+def no_network_in_the_unit_layer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of tests/unit may connect to nothing but a unix socket."""
+    if not request.path.is_relative_to(UNIT):
+        return
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        assert self.family == socket.AF_UNIX, f"a unit test connects to {address}"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 @pytest.fixture(scope="session")
