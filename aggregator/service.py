@@ -69,7 +69,7 @@ class Aggregator:
                 replay_window_s=self._settings.streamgauge_replay_window_s,
                 max_bytes=self._settings.streamgauge_stream_max_bytes,
             )
-            upkeep = Upkeep(self._settings, lanes, self.consumer, self._is_drained)
+            upkeep = Upkeep(self._settings, lanes, self.consumer, self._is_drained, self._committer(0, lanes))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supervise(leases), name="aggregator - leases")
                 tasks.create_task(self._every("heartbeat", lambda: self._heartbeat(lanes, trimmer)), name="heartbeat")

@@ -78,22 +78,31 @@ class Shard:
 
     async def _gather(self) -> list[Entry]:
         """Collect entries until the commit interval is over or the commit is large enough."""
-        settings = self._settings
-        entries: list[Entry] = []
-        size, began = 0, time.monotonic()
-        while not self.stop.is_set():
-            more = await self._reclaimed()
-            more += await self.reader.read(settings.streamgauge_commit_max_batches - len(entries), BLOCK_MS)
-            if not entries:
-                began = time.monotonic()
-            entries += more
-            size += sum(len(e.data) for e in more)
-            full = len(entries) >= settings.streamgauge_commit_max_batches
-            due = time.monotonic() - began >= settings.streamgauge_commit_interval_s
-            odd = not entries and (self.reader.lost or self.reader.crashing)
-            if full or (due and entries) or odd or size >= settings.streamgauge_commit_max_bytes:
+        limit = self._settings.streamgauge_commit_max_batches
+        entries = await self._reclaimed()
+        entries += await self.reader.read(limit, BLOCK_MS)
+        if not entries or self._is_full(entries):
+            return entries
+        # One pause instead of a read per entry: with many small producers each read would return one.
+        await self._pause(self._settings.streamgauge_commit_interval_s)
+        while not self._is_full(entries):
+            more = await self.reader.read(limit - len(entries), 0)
+            if not more:
                 break
+            entries += more
         return entries
+
+    def _is_full(self, entries: list[Entry]) -> bool:
+        size = sum(len(entry.data) for entry in entries)
+        settings = self._settings
+        return len(entries) >= settings.streamgauge_commit_max_batches or size >= settings.streamgauge_commit_max_bytes
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but wake up at once when stopping."""
+        try:
+            await asyncio.wait_for(self.stop.wait(), seconds)
+        except TimeoutError:
+            return
 
     async def _reclaimed(self) -> list[Entry]:
         now = time.monotonic()

@@ -9,7 +9,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from aggregator.committer import Committer
 from aggregator.lanes import Lanes
+from aggregator.redrive import redrive_parked
 from aggregator.settings import AggregatorSettings
 from aggregator.shard import OPERATIONAL
 from database import upkeep
@@ -21,12 +23,18 @@ class Upkeep:
     """Claims and runs upkeep slots."""
 
     def __init__(
-        self, settings: AggregatorSettings, lanes: Lanes, consumer: str, is_drained: Callable[[], bool]
+        self,
+        settings: AggregatorSettings,
+        lanes: Lanes,
+        consumer: str,
+        is_drained: Callable[[], bool],
+        committer: Committer,
     ) -> None:
         self._settings = settings
         self._lanes = lanes
         self._consumer = consumer
         self._is_drained = is_drained
+        self._committer = committer
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Look for a free slot several times an interval, until stopped."""
@@ -44,3 +52,4 @@ class Upkeep:
         main = await self._lanes.main()
         if await upkeep.claim(main.pool, "upkeep", self._settings.streamgauge_upkeep_interval_s, self._consumer):
             await upkeep.run(main.pool, self._settings, drained=self._is_drained())
+            await redrive_parked(main.pool, self._committer)
