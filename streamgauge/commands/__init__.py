@@ -17,5 +17,6 @@ COMMANDS: Final = {
     "migrate": "bring the database schema to the newest version",
     "aggregate": "run one aggregator: consume, fold, commit, acknowledge",
     "export": "run one exporter: /metrics, health, JSON",
+    "loadtest": "push synthetic events through the pipeline and follow each to its commit",
 }
 """Name -> one line of help; the module is `streamgauge.commands.<name>`, dashes as underscores."""
