@@ -1,0 +1,84 @@
+"""Writes docs/benchmarks.md: the machine, and per benchmark its table, notes and plot.
+
+In: sections of this run. Out: the page; sections that were not run keep the text of their last run.
+Promise: no host name and no path gets into the page.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks.measure import Section, table
+from benchmarks.plots import plot
+from streamgauge.embedded import find_redis, redis_version
+
+DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+PAGE: Final = DOCS / "benchmarks.md"
+PACKAGES: Final = ("numpy", "asyncpg", "redis", "msgspec", "zstandard", "prometheus-client", "uvicorn", "fastapi")
+HEAD: Final = """\
+# Benchmarks
+
+`make bench` measures each number beside its goal and its peers, in one run, rounds of all taking turns, on a
+scratch stack with fsync and the append-only file as shipped; `make bench-full` does so with full sizes. Figures
+are medians, with the least and the greatest of the rounds. The ratios carry over to other machines, the absolute
+numbers do not. A goal that was missed says so.
+"""
+
+
+def write(sections: list[Section], full: bool) -> None:
+    """Replace the parts of the page that were measured now."""
+    parts = _parts()
+    (DOCS / "img").mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        parts[section.name] = "\n".join(_part(section, full))
+    order = ("emit", "size", "drain", "scrape", "multiprocess", "freshness", "middleware")
+    body = [f"<!-- {name} -->\n{parts[name].strip()}\n" for name in order if name in parts]
+    PAGE.write_text("\n".join([HEAD, *body]))
+
+
+def _parts() -> dict[str, str]:
+    """Return the sections of the page as it is, by their markers."""
+    found: dict[str, str] = {}
+    for piece in PAGE.read_text().split("<!-- ")[1:] if PAGE.exists() else ():
+        name, _, text = piece.partition(" -->\n")
+        found[name] = text
+    return found
+
+
+def _part(section: Section, full: bool) -> list[str]:
+    image = plot(section, DOCS / "img")
+    size = "full sizes" if full else "quick sizes"
+    lines = [f"## {section.title}", "", *table(section), ""]
+    lines += [f"- {note}" for note in section.notes]
+    lines += ["", f"![{section.title}](img/{image})"] if image else []
+    return [*lines, "", f"*{time.strftime('%Y-%m-%d')}, {size}, {_machine()}*"]
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    redis = find_redis()
+    servers = f"Redis {'.'.join(map(str, redis_version(redis)))}, " if redis else ""
+    return (
+        f"{_cpu()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, PostgreSQL 18, {servers}{versions}"
+    )
+
+
+def _cpu() -> str:
+    try:
+        said = subprocess.run(["lscpu", "--json"], capture_output=True, text=True, timeout=10, check=False).stdout
+        fields = {
+            x["field"]: x.get("data", "")
+            for x in msgspec.json.decode(said, type=dict[str, list[dict[str, object]]])["lscpu"]
+        }
+        return str(fields.get("Model name:", platform.processor()))
+    except (OSError, KeyError, msgspec.MsgspecError, json.JSONDecodeError):
+        return platform.processor() or platform.machine()
