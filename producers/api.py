@@ -6,12 +6,11 @@ Run it: `uvicorn producers.api:app`.
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Annotated, Any, Final
 
-import msgspec
 from fastapi import FastAPI, HTTPException, Path, Response, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -103,7 +102,7 @@ class Assistant:
 
 
 @asynccontextmanager
-async def assistant_lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def assistant_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     """Load the models and start connecting; a model file that cannot be read stops the start."""
     settings = Settings.read(os.environ)
     models = Models.load(settings.seller_model_file, settings.intent_model_file, settings.score_model_file)
@@ -189,5 +188,5 @@ async def healthz() -> dict[str, str]:
 
 @app.get("/readyz")
 async def readyz() -> dict[str, Any]:
-    """Say that requests are served: the models are loaded. Listings being away is told, but no reason to be away too."""
+    """Say that requests are served: the models are loaded. Missing listings are told of, but stop nothing else."""
     return {"ready": True, "listings": assistant().listings.pool is not None}

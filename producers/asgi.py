@@ -7,7 +7,7 @@ exceptions pass unchanged.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from time import perf_counter
@@ -46,10 +46,10 @@ ABNORMAL: Final = 1006
 STOP_DEADLINE_S: Final = 5.0
 
 
-class Series(NamedTuple):
+class Emitters(NamedTuple):
     """The bound emitters of one (method, route, status)."""
 
-    count: Callable[[], None]
+    answered: Callable[[], None]
     duration: Callable[[float], None]
     request_size: Callable[[float], None]
     response_size: Callable[[float], None]
@@ -59,7 +59,7 @@ def _nothing(_: float = 0.0) -> None:
     """Take what an excluded route would have emitted."""
 
 
-SILENT: Final = Series(_nothing, _nothing, _nothing, _nothing)
+SILENT: Final = Emitters(_nothing, _nothing, _nothing, _nothing)
 
 
 class HttpMetrics:
@@ -82,7 +82,7 @@ class HttpMetrics:
             "http_request_size_bytes", "Bodies of requests whose method has one.", by_route, SIZE_BUCKETS, "bytes"
         )
         self.response_size = Histogram(
-            "http_response_size_bytes", "Bodies of responses, as sent.", by_route, SIZE_BUCKETS, "bytes"
+            "http_response_size_bytes", "Bodies of responses, as handed to the server.", by_route, SIZE_BUCKETS, "bytes"
         )
         self.sessions = Counter("websocket_sessions_total", "WebSocket sessions ended or refused.", ("route", "code"))
         self.sessions_in_progress = Gauge(
@@ -96,11 +96,11 @@ class HttpMetrics:
             unit="seconds",
         )
 
-    def bind(self, method: str, route: str, status: int) -> Series:
+    def bind(self, method: str, route: str, status: int) -> Emitters:
         """Return the emitters of one (method, route, status)."""
         known = 100 <= status <= 599
         response_size = self.response_size.labels(method, route).observe
-        return Series(
+        return Emitters(
             self.requests.labels(method, route, str(status) if known else OTHER).inc,
             self.duration.labels(method, route, f"{status // 100}xx" if known else OTHER).observe,
             _nothing if method in BODYLESS else self.request_size.labels(method, route).observe,
@@ -122,8 +122,8 @@ class InstrumentMiddleware:
         self.app = app
         self.exclude = frozenset(exclude)
         self.metrics = metrics or http_metrics()
-        self.bound: dict[tuple[str, str, int], Series] = {}
-        self.in_progress = {method: self.metrics.in_progress.labels(method) for method in (*sorted(METHODS), OTHER)}
+        self.bound: dict[tuple[str, str, int], Emitters] = {}
+        self.in_progress: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type; only http and websocket are measured."""
@@ -140,7 +140,14 @@ class InstrumentMiddleware:
         finally:
             exchange.end()
 
-    def series(self, method: str, route: str, status: int) -> Series:
+    def started(self, method: str) -> None:
+        """Count a request as in progress."""
+        if method not in self.in_progress:
+            child = self.metrics.in_progress.labels(method)
+            self.in_progress[method] = (child.inc, child.dec)
+        self.in_progress[method][0]()
+
+    def series(self, method: str, route: str, status: int) -> Emitters:
         """Return the emitters for a (method, route, status) that is not in `bound` yet."""
         found = SILENT if route in self.exclude else self.metrics.bind(method, route, status)
         self.bound[method, route, status] = found
@@ -183,7 +190,7 @@ class Exchange:
                 self._receive, self.receive = receive, self._count_received
             else:
                 self.received_bytes = declared
-        middleware.in_progress[self.method].inc()
+        middleware.started(self.method)
 
     async def _count_received(self) -> Message:
         message = await self._receive()
@@ -226,14 +233,14 @@ class Exchange:
         method, status = self.method, self.status or 500  # no answer at all: the server sends 500
         route = route_template(self.scope, self.root_path, status)
         middleware = self.middleware
-        count, duration, request_size, response_size = middleware.bound.get(
+        answered, duration, request_size, response_size = middleware.bound.get(
             (method, route, status)
         ) or middleware.series(method, route, status)
-        count()
+        answered()
         duration(elapsed_s)
         request_size(self.received_bytes)
         response_size(self.sent_bytes)
-        middleware.in_progress[method].dec()
+        middleware.in_progress[method][1]()
 
 
 class Session:
@@ -359,7 +366,7 @@ def lifespan(wrapped: Lifespan[App] | None = None, stop_deadline_s: float = STOP
     """
 
     @asynccontextmanager
-    async def run(app: App) -> AsyncIterator[Mapping[str, Any] | None]:
+    async def run(app: App) -> AsyncGenerator[Mapping[str, Any] | None]:
         producers.start()
         try:
             if wrapped is None:

@@ -37,11 +37,15 @@ RETRY_S: Final = 2.0
 SETUP_LOCK: Final = 0x7265666C
 """Advisory lock ("refl"): replicas that start together make the table once."""
 
-LOOK_UP: Final = (
-    "SELECT id, address, district, kind, bedrooms, bathrooms, area_sqft, year_built, price_usd, features"
-    " FROM reference_app.listings WHERE id = $1"
-)
 AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+
+def sql(name: str) -> str:
+    """Return a statement of the application, from its file."""
+    return files("producers.reference").joinpath(f"sql/{name}.sql").read_text()
+
+
+LOOK_UP: Final = sql("look_up")
 
 
 class NotThere(LookupError):
@@ -155,19 +159,15 @@ async def set_up(settings: Settings) -> None:
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", SETUP_LOCK)
-            await connection.execute(files("producers.reference").joinpath("listings.sql").read_text())
-            rows = [tuple(msgspec.json.decode(line).values()) for line in shipped_listings()]
-            marks = ", ".join(f"${place}" for place in range(1, len(rows[0]) + 1))
-            statement = f"INSERT INTO reference_app.listings VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
-            if not await connection.fetchval("SELECT EXISTS (SELECT FROM reference_app.listings)"):
-                await connection.executemany(statement, rows)
+            await connection.execute(sql("create"))
+            await connection.execute(sql("fill"), shipped_listings())
     finally:
         await connection.close(timeout=CLOSE_DEADLINE_S)
 
 
-def shipped_listings() -> list[bytes]:
-    """Return the shipped listings, one JSON object each, members in the order of the table's columns."""
-    return DATA.joinpath("listings.jsonl").read_bytes().splitlines()
+def shipped_listings() -> str:
+    """Return the shipped listings as one JSON array."""
+    return f"[{','.join(DATA.joinpath('listings.jsonl').read_text().splitlines())}]"
 
 
 def serialize(row: asyncpg.Record) -> bytes:

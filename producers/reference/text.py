@@ -6,10 +6,13 @@ In: text and named fields. Out: a sorted list of distinct feature names. Promise
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 _WORD: Final = re.compile(r"[a-z]+|\d+")
-_STOP: Final = frozenset("a an the is it to of and i in on for my me we our you your this that be am are at".split())
+_STOP: Final = frozenset(
+    re.findall(r"\w+", "a an the is it to of and i in on for my me we our you your this that be am are at")
+)
 
 STEM: Final = 4
 
@@ -30,7 +33,7 @@ def text_features(text: str) -> list[str]:
     """Return words, their beginnings (a poor man's stem, which also forgives typing errors) and pairs of neighbours."""
     found = words(text)
     stems = (word[:STEM] + "-" for word in found if len(word) > STEM)
-    return sorted({*found, *stems, *(f"{a} {b}" for a, b in zip(found, found[1:], strict=False))})
+    return sorted({*found, *stems, *(f"{a} {b}" for a, b in pairwise(found))})
 
 
 def field_features(fields: Mapping[str, float | bool]) -> list[str]:
