@@ -1,0 +1,212 @@
+"""Client: owns the metrics of a process, its two threads, and what happens at fork and exit.
+
+In: settings. Out: batches in the stream, for as long as the process lives.
+Promise: threads that died are started again at the next `labels()`; a forked child begins as a new producer with
+nothing of its parent's; at exit what was emitted is sent within a deadline, and `fin` says that it was all.
+"""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import Any, Final
+
+from producers.clock import Clock
+from producers.drainer import Drainer
+from producers.metrics import Registry
+from producers.seal import Sealer
+from producers.sender import Outbox, Sender
+from producers.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+DISCARD_INTERVAL_S: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a client knows of itself."""
+
+    producer_id: str
+    accepted: int
+    """Events drained so far."""
+    sealed_events: int
+    dropped: dict[str, int]
+    batches_sent: int
+    batches_waiting: int
+    connected: bool
+
+
+class Life:
+    """One producer: from a start to a stop, or to the end of the process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.clock = Clock()
+        self.outbox = Outbox()
+        self.drainer = Drainer(Sealer(self.clock, settings.service, settings.run_id), self.clock)
+        self.sender = Sender(settings, self.outbox, self.clock, self.drainer.sealer.producer_id)
+        self.ended = threading.Event()
+        self.lock = threading.Lock()
+        """Held by whoever drains: the drainer's thread, or the one that stops. Never during I/O, never by emitters."""
+
+
+class Client(Registry):
+    """The metrics of one process and what sends them. Most applications use the default one."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self._settings = settings
+        self._life: Life | None = None
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        _clients.add(self)
+
+    def max_series_per_metric(self) -> int:
+        """Return the guard on live series of one metric."""
+        return self._settings.max_series_per_metric if self._settings else Settings.max_series_per_metric
+
+    def start(self, settings: Settings | None = None) -> None:
+        """Begin to send (a no-op while it runs); SettingsError names a bad setting."""
+        with self._lock:
+            self._settings = settings or self._settings or Settings.read()
+            if self._closed and self._life is not None:
+                self._life.ended.set()
+                self._life, self._threads = None, []
+            self._closed = self._settings.disabled
+            self._run()
+
+    def ensure_running(self) -> None:
+        """Start, or start again what died. Never raises: without legal settings what is emitted is dropped."""
+        if self._closed or (len(self._threads) == 2 and all(thread.is_alive() for thread in self._threads)):
+            return
+        try:
+            self.start()
+        except SettingsError:
+            log.exception("metrics_disabled")
+            self._settings = Settings(disabled=True)
+            self.start()
+
+    def _run(self) -> None:
+        settings = self._settings
+        assert settings is not None, "BUG: start reads the settings first"
+        if self._life is None:
+            self._life = Life(settings)
+        life = self._life
+        wanted = {"drain": lambda: self._drain_loop(life, settings)}
+        if not self._closed:
+            wanted["send"] = life.sender.run
+        alive = {thread.name: thread for thread in self._threads if thread.is_alive()}
+        for name, target in wanted.items():
+            if f"streamgauge - {name}" not in alive:
+                thread = threading.Thread(target=target, name=f"streamgauge - {name}", daemon=True)
+                thread.start()
+                alive[thread.name] = thread
+        self._threads = list(alive.values())
+
+    def _drain_loop(self, life: Life, settings: Settings) -> None:
+        while not life.ended.wait(DISCARD_INTERVAL_S if self._closed else settings.flush_interval_s):
+            if self._closed:
+                life.drainer.discard(self.children)
+                continue
+            try:
+                self._flush(life)
+            except Exception:
+                # A bug of ours must not end the flushing; what was drained is still there.
+                log.exception("flush_failed")
+
+    def _flush(self, life: Life) -> None:
+        with life.lock:
+            for sealed in life.drainer.tick(self.children, life.outbox.slots()):
+                life.outbox.put(sealed)
+
+    def stop(self, timeout_s: float | None = None, *, exiting: bool = False) -> bool:
+        """Send what was emitted, then `fin`; returns whether all of it was acknowledged within the deadline.
+
+        What is emitted afterwards is dropped (and taken from memory, unless the process is `exiting`).
+        """
+        with self._lock:
+            life, settings = self._life, self._settings
+            if life is None or settings is None or self._closed:
+                return True
+            deadline = time.monotonic() + (settings.exit_timeout_s if timeout_s is None else timeout_s)
+            self._finish(life, deadline)
+            self._closed = True
+            life.sender.stop()
+            for thread in self._threads:
+                if thread.name.endswith("send"):
+                    thread.join(max(0.0, deadline - time.monotonic()))
+            sent = not life.outbox.waiting and not life.drainer.has_pending()
+            if not sent:
+                log.warning("unsent_at_exit", extra={"batches": len(life.outbox.waiting)})
+            self._life, self._threads = None, []
+            life.ended.set()
+            if not exiting:
+                self._run()
+            return sent
+
+    def _finish(self, life: Life, deadline: float) -> None:
+        """Seal until nothing is pending, waiting for free slots, then seal `fin`."""
+        self._flush(life)
+        while life.drainer.has_pending() and time.monotonic() < deadline:
+            time.sleep(0.005)
+            self._flush(life)
+        if not life.drainer.has_pending():
+            life.outbox.put(life.drainer.sealer.fin(life.clock.now_ms()))
+
+    def stats(self) -> Stats:
+        """Return what is known now; `accepted` lags by at most a flush."""
+        life = self._life
+        if life is None:
+            return Stats("", 0, 0, {}, 0, 0, False)
+        sealer = life.drainer.sealer
+        return Stats(
+            sealer.producer_id.hex(),
+            life.drainer.accepted,
+            sealer.sealed_events,
+            dict(sealer.dropped),
+            life.sender.sent,
+            len(life.outbox.waiting),
+            life.sender.connected,
+        )
+
+    def after_fork(self) -> None:
+        """In the child: forget what the parent emitted, become a new producer, run threads of our own."""
+        self._lock = threading.Lock()
+        was_running = bool(self._threads) and not self._closed
+        self._life, self._threads = None, []
+        for family in self.families.values():
+            family.after_fork()
+        for child in self.children:
+            child.values.clear()
+        if was_running:
+            self.ensure_running()
+            _stop_with_multiprocessing(self)
+
+
+def _stop_with_multiprocessing(client: Client) -> None:
+    """A multiprocessing child ends without `atexit`; its own finalizers run, though."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(client, client.stop, exitpriority=10)
+
+
+_clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client.after_fork()
+
+
+def _at_exit() -> None:
+    for client in list(_clients):
+        client.stop(exiting=True)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,124 @@
+"""Drainer: empties the children, keeps what cannot be sealed yet, seals what can.
+
+In: children and a time. Out: sealed batches for the sender. Pure of I/O and of locks.
+Promise: nothing drained is forgotten; while no batch may be sealed, memory stays at one accumulator a series.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from contract.reasons import Dropped
+from contract.windows import window_start_s
+from producers.clock import Clock
+from producers.metrics import Child
+from producers.pending import Accumulator, GaugeState, Samples, take
+from producers.seal import Sealed, Sealer, is_gauge, split
+
+HEARTBEAT_MS: Final = 5000
+
+
+@dataclass
+class Drainer:
+    """One producer's life between emits and batches. Used by one thread at a time."""
+
+    sealer: Sealer
+    clock: Clock
+    accepted: int = 0
+    """Events drained, dropped ones included."""
+    _pending: dict[Child, Accumulator] = field(default_factory=dict[Child, Accumulator])
+    _gauges: dict[Child, GaugeState] = field(default_factory=dict[Child, GaugeState])
+    _repeated_s: int = 0
+    _span_start_ms: int = 0
+    _sealed_ms: int = 0
+    _reported: int = 0
+
+    def drop(self, reason: Dropped, count: int) -> None:
+        """Count deliberate loss."""
+        self.sealer.dropped[reason] = self.sealer.dropped.get(reason, 0) + count
+
+    def drain(self, children: Iterable[Child]) -> None:
+        """Take everything that was emitted."""
+        # `list`: emitters may add children while we look.
+        for child in list(children):
+            if child.values:
+                into: dict[Child, Accumulator] = self._pending
+                if is_gauge(child):
+                    into[child] = self._gauges.setdefault(child, GaugeState())
+                self.accepted += take(child, into, self.drop)
+
+    def tick(self, children: Iterable[Child], slots: int) -> list[Sealed]:
+        """Drain, then seal at most `slots` batches; without a slot the samples are merged."""
+        now_ms = self.clock.now_ms()
+        self.drain(children)
+        if not self._span_start_ms:
+            self._span_start_ms = now_ms
+        if slots <= 0:
+            self._merge()
+            return []
+        self._repeat_gauges(now_ms)
+        parts = split([(c, a) for c, a in self._pending.items() if not _is_empty(a)])
+        if not parts and not self._is_due(now_ms):
+            self._span_start_ms = now_ms
+            return []
+        sealed = [self.sealer.seal(part, self._span_start_ms, now_ms) for part in parts[:slots] or [[]]]
+        self._keep(parts[slots:])
+        self._sealed_ms = now_ms
+        self._reported = sum(self.sealer.dropped.values())
+        if len(parts) <= slots:
+            self._span_start_ms = now_ms
+        return sealed
+
+    def has_pending(self) -> bool:
+        """Whether something drained waits to be sealed."""
+        return any(not _is_empty(accumulator) for accumulator in self._pending.values())
+
+    def discard(self, children: Iterable[Child]) -> None:
+        """Take what was emitted after the end; it is dropped."""
+        for child in list(children):
+            size = len(child.values)
+            del child.values[:size]
+            self.accepted += size
+            if size:
+                self.drop(Dropped.SHUTDOWN, size)
+
+    def _is_due(self, now_ms: int) -> bool:
+        """Whether a batch must be sealed although no series has anything to say."""
+        return now_ms - self._sealed_ms >= HEARTBEAT_MS or sum(self.sealer.dropped.values()) != self._reported
+
+    def _repeat_gauges(self, now_ms: int) -> None:
+        """Once a window every gauge that was ever set is said again, so that each window knows it."""
+        window_s = window_start_s(now_ms)
+        if window_s != self._repeated_s:
+            self._repeated_s = window_s
+            for child, state in self._gauges.items():
+                if state.was_set:
+                    state.repeat = True
+                    self._pending[child] = state
+
+    def _merge(self) -> None:
+        for child, accumulator in self._pending.items():
+            if isinstance(accumulator, Samples):
+                accumulator.merge(child.metric)
+
+    def _keep(self, parts: "list[list[tuple[Child, Accumulator]]]") -> None:
+        """Begin a new batch, with what did not fit into the last one."""
+        left: dict[Child, Accumulator] = {}
+        for child, accumulator in (item for part in parts for item in part):
+            known = left.get(child)
+            if isinstance(known, Samples) and isinstance(accumulator, Samples):
+                known.values.extend(accumulator.values)
+            else:
+                left[child] = accumulator
+        for child, state in self._gauges.items():
+            if child in self._pending and child not in left:
+                state.clear()
+        self._pending = left
+
+
+def _is_empty(accumulator: Accumulator) -> bool:
+    if isinstance(accumulator, Samples):
+        return accumulator.n() == 0
+    if isinstance(accumulator, GaugeState):
+        return accumulator.n == 0 and not accumulator.repeat
+    return accumulator.n == 0

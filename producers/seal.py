@@ -1,0 +1,190 @@
+"""Seal: accumulators to frozen batches.
+
+In: series with something to say. Out: batch bytes under consecutive seqs of one producer.
+Promise: the events of all batches so far are `accepted - dropped` of each; no batch crosses a window; none is
+longer than the wire allows.
+"""
+
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from contract import sketch
+from contract.batch import Body, Directory, encode_directory, seal
+from contract.metric import Kind, MetricDef
+from contract.windows import window_start_s
+from producers.clock import Clock
+from producers.metrics import Child
+from producers.pending import Accumulator, CounterSum, GaugeState, Merged, Samples
+
+MAX_SERIES: Final = 4096
+MAX_SAMPLES: Final = 16_384
+"""Most series and samples of one batch: 8 B a sample on the wire, so at most some 130 kB."""
+DIRECTORIES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A frozen batch."""
+
+    seq: int
+    events: int
+    data: bytes
+    fin: bool = False
+
+
+class Sealer:
+    """Numbers and freezes the batches of one producer. Used by one thread."""
+
+    def __init__(self, clock: Clock, service: str, run_id: str | None) -> None:
+        self.producer_id = os.urandom(16)
+        self.seq = 0
+        self.sealed_events = 0
+        self.dropped: dict[str, int] = {}
+        self._clock = clock
+        self._service = service
+        self._run_id = run_id
+        self._window_s = 0
+        self._window_first_seq = 1
+        self._directories: dict[tuple[Child, ...], bytes] = {}
+
+    def seal(self, part: "Sequence[tuple[Child, Accumulator]]", span_start_ms: int, now_ms: int) -> Sealed:
+        """Freeze one part of `split`; an empty one is the heartbeat."""
+        return self._freeze(part, span_start_ms, now_ms)
+
+    def fin(self, now_ms: int) -> Sealed:
+        """Freeze the last batch of this producer."""
+        return self._freeze([], now_ms, now_ms, fin=True)
+
+    def _freeze(
+        self, part: "Sequence[tuple[Child, Accumulator]]", span_start_ms: int, now_ms: int, *, fin: bool = False
+    ) -> Sealed:
+        self.seq += 1
+        window_s = window_start_s(now_ms)
+        if window_s != self._window_s:
+            self._window_s, self._window_first_seq = window_s, self.seq
+        columns = _Columns(part)
+        self.sealed_events += columns.events
+        body = Body(
+            service=self._service,
+            window_start_s=window_s,
+            span_start_ms=span_start_ms,
+            flushed_ms=now_ms,
+            clock_offset_us=self._clock.offset_us(),
+            clock_uncertainty_us=self._clock.uncertainty_us(),
+            window_first_seq=self._window_first_seq,
+            accepted=self.sealed_events + sum(self.dropped.values()),
+            dropped=dict(self.dropped),
+            fin=fin,
+            run_id=self._run_id,
+            directory=self._directory(columns),
+            **columns.encoded(),
+        )
+        return Sealed(self.seq, columns.events, seal(self.producer_id, self.seq, columns.events, body), fin)
+
+    def _directory(self, columns: "_Columns") -> bytes:
+        runs = (columns.counters, columns.gauges, columns.sampled, columns.merged)
+        children = tuple(child for run in runs for child, _ in run)
+        # The same child may stand in two runs; their lengths make the look-up exact.
+        known = self._directories.get((*children, *map(len, runs)))  # type: ignore[arg-type]
+        if known is None:
+            known = encode_directory(_directory(children, [len(run) for run in runs]))
+            while len(self._directories) >= DIRECTORIES:
+                del self._directories[next(iter(self._directories))]
+            self._directories[(*children, *map(len, runs))] = known  # type: ignore[index]
+        return known
+
+
+def _directory(children: Sequence[Child], runs: Sequence[int]) -> Directory:
+    metrics: dict[MetricDef, int] = {}
+    of = [metrics.setdefault(child.metric, len(metrics)) for child in children]
+    return Directory(tuple(metrics), [child.key for child in children], struct.pack(f"<{len(of)}H", *of), *runs)
+
+
+def split(items: "Sequence[tuple[Child, Accumulator]]") -> "list[list[tuple[Child, Accumulator]]]":
+    """Cut into parts that fit a batch; a series with very many samples is cut too."""
+    parts: list[list[tuple[Child, Accumulator]]] = []
+    series = samples = MAX_SAMPLES + 1
+    for child, accumulator in items:
+        for piece in _pieces(accumulator):
+            size = len(piece.values) if isinstance(piece, Samples) else 0
+            if series >= MAX_SERIES or samples + size > MAX_SAMPLES:
+                parts.append([])
+                series = samples = 0
+            parts[-1].append((child, piece))
+            series, samples = series + 1, samples + size
+    return parts
+
+
+def _pieces(accumulator: Accumulator) -> Sequence[Accumulator]:
+    if not isinstance(accumulator, Samples) or len(accumulator.values) <= MAX_SAMPLES:
+        return (accumulator,)
+    pieces: list[Samples] = []
+    for at in range(0, len(accumulator.values), MAX_SAMPLES):
+        piece = Samples()
+        piece.values = accumulator.values[at : at + MAX_SAMPLES]
+        pieces.append(piece)
+    pieces[0].merged = accumulator.merged
+    return pieces
+
+
+class _Columns:
+    """The columns of one batch."""
+
+    def __init__(self, part: "Sequence[tuple[Child, Accumulator]]") -> None:
+        self.counters: list[tuple[Child, CounterSum]] = []
+        self.gauges: list[tuple[Child, GaugeState]] = []
+        self.sampled: list[tuple[Child, Samples]] = []
+        self.merged: list[tuple[Child, Merged]] = []
+        for child, accumulator in part:
+            if isinstance(accumulator, CounterSum):
+                self.counters.append((child, accumulator))
+            elif isinstance(accumulator, GaugeState):
+                self.gauges.append((child, accumulator))
+            else:
+                if accumulator.values:
+                    self.sampled.append((child, accumulator))
+                if accumulator.merged is not None:
+                    self.merged.append((child, accumulator.merged))
+        self.events = (
+            sum(c.n for _, c in self.counters)
+            + sum(g.n for _, g in self.gauges)
+            + sum(len(s.values) for _, s in self.sampled)
+            + sum(m.n for _, m in self.merged)
+        )
+
+    def encoded(self) -> dict[str, bytes]:
+        """Return Body's column fields."""
+        gauges = [g for _, g in self.gauges]
+        merged = [m for _, m in self.merged]
+        sketches = [sketch.encode(m.sketch) for m in merged]
+        return {
+            "counter_n": _pack("Q", [c.n for _, c in self.counters]),
+            "counter_sum": _pack("d", [c.sum for _, c in self.counters]),
+            "gauge_n": _pack("Q", [g.n for g in gauges]),
+            "gauge_last": _pack("d", [g.last for g in gauges]),
+            "gauge_sum": _pack("d", [g.sum for g in gauges]),
+            "gauge_min": _pack("d", [g.min if g.n else g.last for g in gauges]),
+            "gauge_max": _pack("d", [g.max if g.n else g.last for g in gauges]),
+            "sample_n": _pack("I", [len(s.values) for _, s in self.sampled]),
+            "samples": b"".join(s.values.tobytes() for _, s in self.sampled),
+            "merged_n": _pack("Q", [m.n for m in merged]),
+            "merged_sum": _pack("d", [m.sum for m in merged]),
+            "merged_min": _pack("d", [m.min for m in merged]),
+            "merged_max": _pack("d", [m.max for m in merged]),
+            "merged_last": _pack("d", [m.last for m in merged]),
+            "merged_le": b"".join(_pack("Q", m.le) for m in merged),
+            "merged_sketch_len": _pack("I", [len(s) for s in sketches]),
+            "merged_sketch": b"".join(sketches),
+        }
+
+
+def _pack(code: str, values: Sequence[float]) -> bytes:
+    return struct.pack(f"<{len(values)}{code}", *values)
+
+
+def is_gauge(child: Child) -> bool:
+    """Whether a child is a gauge that may be repeated."""
+    return child.metric.kind is Kind.GAUGE and child.drop is None

@@ -1,0 +1,197 @@
+"""Sender: puts sealed batches into the stream, the same bytes until Redis acknowledged them.
+
+In: the outbox. Out: stream entries. Owns the socket; no lock is held while it waits for Redis.
+Promise: a batch leaves the outbox only when XADD was answered with an id; what was acknowledged in the last two
+seconds is sent again when Redis turns out to be another process (an AOF of `everysec` may have lost it); while
+Redis asks to hold back, nothing is sent.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
+from producers.clock import Clock
+from producers.seal import Sealed
+from producers.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    Link = Any  # redis-py types every reply as bytes or str; here replies are bytes
+else:
+    Link = Redis
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 4
+RESEND_S: Final = 2.0
+CLOCK_INTERVAL_S: Final = 60.0
+CLOCK_ROUNDS: Final = 5
+HELD_PAUSE_S: Final = 0.5
+MIN_PAUSE_S: Final = 0.05
+MAX_PAUSE_S: Final = 1.0
+
+
+class Outbox:
+    """Sealed batches on their way. The drainer appends, the sender removes; deques need no lock for that."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Sealed] = deque()
+        self.acknowledged: deque[tuple[float, Sealed]] = deque()
+        self.changed = threading.Event()
+        self.held = False
+        """Redis asks to hold back."""
+
+    def slots(self) -> int:
+        """Return how many batches may be sealed now."""
+        return 0 if self.held else MAX_WAITING - len(self.waiting)
+
+    def put(self, sealed: Sealed) -> None:
+        """Hand a batch to the sender."""
+        self.waiting.append(sealed)
+        self.changed.set()
+
+
+class Sender:
+    """Sends one producer's batches. `run` is a thread's body."""
+
+    def __init__(self, settings: Settings, outbox: Outbox, clock: Clock, producer_id: bytes) -> None:
+        self.sent = 0
+        self.connected = False
+        self._settings = settings
+        self._outbox = outbox
+        self._clock = clock
+        self._producer_id = producer_id
+        self._link: Link | None = None
+        self._server: bytes | None = None
+        self._shard = 0
+        self._clock_at = 0.0
+        self._pause_s = MIN_PAUSE_S
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End after what waits was sent; the owner's deadline decides how long that may take."""
+        self._stopping.set()
+        self._outbox.changed.set()
+
+    def run(self) -> None:
+        """Send until stopped and nothing waits."""
+        while True:
+            if not self._outbox.waiting and not self._outbox.held:
+                if self._stopping.is_set():
+                    break
+                self._outbox.changed.wait(1.0)
+                self._outbox.changed.clear()
+                continue
+            if self._outbox.held and self._stopping.is_set():
+                break
+            self._attempt()
+        self._disconnect()
+
+    def _attempt(self) -> None:
+        try:
+            link = self._link or self._connect()
+            self._send(link)
+            self._pause_s = MIN_PAUSE_S
+        except (RedisError, OSError) as error:
+            if self.connected:
+                log.warning("redis_unreachable", extra={"error": repr(error), "waiting": len(self._outbox.waiting)})
+            self._disconnect()
+            self._stopping.wait(self._pause_s) if not self._stopping.is_set() else time.sleep(MIN_PAUSE_S)
+            self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)
+
+    def _send(self, link: Link) -> None:
+        if time.monotonic() - self._clock_at > CLOCK_INTERVAL_S:
+            self._measure_clock(link)
+        batches = [] if self._outbox.held else list(self._outbox.waiting)
+        pipeline = link.pipeline(transaction=False)
+        pipeline.get(full_key(self._shard))
+        for sealed in batches:
+            pipeline.xadd(stream_key(self._shard), {FIELD: sealed.data})
+        flag, *replies = pipeline.execute(raise_on_error=False)
+        failed = next((r for r in (flag, *replies) if isinstance(r, Exception)), None)
+        for sealed, reply in zip(batches, replies, strict=True):
+            if not isinstance(reply, Exception):
+                self._acknowledge(sealed)
+        self._outbox.held = flag is not None and not isinstance(flag, Exception)
+        if failed is not None:
+            raise failed
+        if self._outbox.held:
+            self._stopping.wait(HELD_PAUSE_S)
+
+    def _acknowledge(self, sealed: Sealed) -> None:
+        self._outbox.waiting.remove(sealed)
+        self.sent += 1
+        now = time.monotonic()
+        ring = self._outbox.acknowledged
+        ring.append((now, sealed))
+        while ring and now - ring[0][0] > RESEND_S:
+            ring.popleft()
+
+    def _connect(self) -> Link:
+        settings = self._settings
+        link = open_link(settings)
+        try:
+            info = cast("dict[str, Any]", link.info("server")) | cast("dict[str, Any]", link.info("replication"))
+            self._shard = shard_of(self._producer_id, self._shards(link))
+            self._measure_clock(link)
+        except BaseException:
+            link.close()
+            raise
+        server = f"{info.get('run_id')}/{info.get('master_replid')}".encode()
+        if self._server is not None and server != self._server:
+            self._send_again()
+        self._server = server
+        self._link, self.connected = link, True
+        return link
+
+    def _shards(self, link: Link) -> int:
+        link.set(SHARD_COUNT_KEY, self._settings.shards, nx=True)
+        count = int(link.get(SHARD_COUNT_KEY) or self._settings.shards)
+        return count if 1 <= count <= MAX_SHARDS else self._settings.shards
+
+    def _send_again(self) -> None:
+        """Queue what was acknowledged lately, oldest first, before what waits."""
+        ring = self._outbox.acknowledged
+        recent = [sealed for _, sealed in ring]
+        ring.clear()
+        log.warning("redis_changed", extra={"batches_sent_again": len(recent)})
+        self._outbox.waiting.extendleft(reversed(recent))
+
+    def _measure_clock(self, link: Link) -> None:
+        rounds: list[tuple[float, float, float]] = []
+        for _ in range(CLOCK_ROUNDS):
+            sent = time.monotonic()
+            seconds, micros = link.time()
+            rounds.append((sent, int(seconds) * 1000 + int(micros) / 1000, time.monotonic()))
+        self._clock.measured(*min(rounds, key=lambda r: r[2] - r[0]))
+        self._clock_at = time.monotonic()
+
+    def _disconnect(self) -> None:
+        link, self._link, self.connected = self._link, None, False
+        if link is not None:
+            try:
+                link.close()
+            except (RedisError, OSError):
+                return
+
+
+def open_link(settings: Settings) -> Link:
+    """Open a client that never sends a command twice by itself (SettingsError: the URL is none)."""
+    try:
+        return Redis.from_url(
+            settings.redis_url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=settings.redis_timeout_s,
+            socket_connect_timeout=settings.redis_timeout_s,
+            health_check_interval=0,
+        )
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error}") from None
