@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from contract.metric import Kind
 from contract.reasons import Dropped
 from contract.windows import window_start_s
 from producers.clock import Clock
 from producers.metrics import Child
-from producers.pending import Accumulator, GaugeState, Samples, take
-from producers.seal import Sealed, Sealer, is_gauge, split
+from producers.pending import Accumulator, Chunks, GaugeState, Samples, take
+from producers.seal import Sealed, Sealer, split
 
 HEARTBEAT_MS: Final = 5000
 
@@ -39,13 +40,26 @@ class Drainer:
 
     def drain(self, children: Iterable[Child]) -> None:
         """Take everything that was emitted."""
+        samples = Chunks()
         # `list`: emitters may add children while we look.
         for child in list(children):
-            if child.values:
-                into: dict[Child, Accumulator] = self._pending
-                if is_gauge(child):
-                    into[child] = self._gauges.setdefault(child, GaugeState())
-                self.accepted += take(child, into, self.drop)
+            values = child.values
+            if not values:
+                continue
+            # Exactly what was counted: an append that comes between stays for the next drain.
+            size = len(values)
+            chunk = values[:size]
+            del values[:size]
+            self.accepted += size
+            if child.drop is not None:
+                self.drop(child.drop, size)
+            elif child.metric.kind is Kind.HISTOGRAM:
+                samples.add(child, chunk)
+            else:
+                if child.metric.kind is Kind.GAUGE:
+                    self._pending[child] = self._gauges.setdefault(child, GaugeState())
+                take(child, chunk, self._pending, self.drop)
+        samples.take(self._pending, self.drop)
 
     def tick(self, children: Iterable[Child], slots: int) -> list[Sealed]:
         """Drain, then seal at most `slots` batches; without a slot the samples are merged."""

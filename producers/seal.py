@@ -7,13 +7,15 @@ longer than the wire allows.
 
 import os
 import struct
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from contract import sketch
 from contract.batch import Body, Directory, encode_directory, seal
-from contract.metric import Kind, MetricDef
+from contract.metric import MetricDef
 from contract.windows import window_start_s
 from producers.clock import Clock
 from producers.metrics import Child
@@ -169,7 +171,7 @@ class _Columns:
             "gauge_min": _pack("d", [g.min if g.n else g.last for g in gauges]),
             "gauge_max": _pack("d", [g.max if g.n else g.last for g in gauges]),
             "sample_n": _pack("I", [len(s.values) for _, s in self.sampled]),
-            "samples": b"".join(s.values.tobytes() for _, s in self.sampled),
+            "samples": _join([s.values for _, s in self.sampled]),
             "merged_n": _pack("Q", [m.n for m in merged]),
             "merged_sum": _pack("d", [m.sum for m in merged]),
             "merged_min": _pack("d", [m.min for m in merged]),
@@ -181,10 +183,14 @@ class _Columns:
         }
 
 
+def _join(values: Sequence[list[float]]) -> bytes:
+    joined = array("d")
+    for each in values:
+        joined.fromlist(each)
+    if sys.byteorder == "big":
+        joined.byteswap()
+    return joined.tobytes()
+
+
 def _pack(code: str, values: Sequence[float]) -> bytes:
     return struct.pack(f"<{len(values)}{code}", *values)
-
-
-def is_gauge(child: Child) -> bool:
-    """Whether a child is a gauge that may be repeated."""
-    return child.metric.kind is Kind.GAUGE and child.drop is None
