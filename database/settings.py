@@ -6,7 +6,7 @@ Promise: an unknown STREAMGAUGE_ name or a value out of range ends the process w
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -53,43 +53,57 @@ class RedisSettings(ServiceSettings):
     """Number of streams when Redis has none recorded; it may only grow."""
 
 
-_OTHERS: Final = frozenset(
+KNOWN_NAMES: Final = frozenset(
     {
-        "STREAMGAUGE_HOME",
         "STREAMGAUGE_API_PORT",
-        "STREAMGAUGE_REDIS_PORT",
-        "STREAMGAUGE_SERVICE",
-        "STREAMGAUGE_FLUSH_INTERVAL_S",
-        "STREAMGAUGE_MAX_SERIES_PER_METRIC",
-        "STREAMGAUGE_EXIT_TIMEOUT_S",
-        "STREAMGAUGE_DISABLED",
-        "STREAMGAUGE_RUN_ID",
-        "STREAMGAUGE_SHARDS",
+        "STREAMGAUGE_COMMIT_INTERVAL_S",
+        "STREAMGAUGE_COMMIT_MAX_BATCHES",
+        "STREAMGAUGE_COMMIT_MAX_BYTES",
         "STREAMGAUGE_CRASH_AT",
+        "STREAMGAUGE_DERIVED_FILE",
+        "STREAMGAUGE_DISABLED",
+        "STREAMGAUGE_EXIT_TIMEOUT_S",
+        "STREAMGAUGE_EXPORTER_HOST",
+        "STREAMGAUGE_EXPORTER_PORT",
+        "STREAMGAUGE_EXPORTER_TOKEN",
+        "STREAMGAUGE_FLUSH_INTERVAL_S",
+        "STREAMGAUGE_HEARTBEAT_S",
+        "STREAMGAUGE_HOME",
+        "STREAMGAUGE_LEASE_S",
+        "STREAMGAUGE_LIVE_S",
+        "STREAMGAUGE_MAX_SERIES_PER_METRIC",
+        "STREAMGAUGE_POSTGRES_CONNECT_TIMEOUT_S",
+        "STREAMGAUGE_PROBE_DEADLINE_S",
+        "STREAMGAUGE_RECLAIM_IDLE_S",
+        "STREAMGAUGE_RECLAIM_INTERVAL_S",
+        "STREAMGAUGE_REDIS_PORT",
+        "STREAMGAUGE_REDIS_TIMEOUT_S",
+        "STREAMGAUGE_REPLAY_WINDOW_S",
+        "STREAMGAUGE_RETENTION_10S",
+        "STREAMGAUGE_RETENTION_1H",
+        "STREAMGAUGE_RETENTION_1M",
+        "STREAMGAUGE_RUN_ID",
+        "STREAMGAUGE_SCRAPE_DEADLINE_S",
+        "STREAMGAUGE_SERIES_BUDGET",
+        "STREAMGAUGE_SERIES_TTL_S",
+        "STREAMGAUGE_SERVICE",
+        "STREAMGAUGE_SHARDS",
+        "STREAMGAUGE_STATEMENT_TIMEOUT_S",
+        "STREAMGAUGE_STREAM_MAX_BYTES",
+        "STREAMGAUGE_TRIM_INTERVAL_S",
+        "STREAMGAUGE_UPKEEP_INTERVAL_S",
     }
 )
-"""Names read by the producer library and the command line, which do not use this module."""
-
-_KNOWN: Final[set[str]] = set(_OTHERS)
-
-
-def known_names(*models: type[BaseSettings]) -> set[str]:
-    """Return the environment names that the given settings classes and the producer side read."""
-    return _KNOWN | {name.upper() for model in models for name in model.model_fields}
+"""Every STREAMGAUGE_ name that a service, the producer library or the command line reads: they may share an
+environment, so each must know the others' names to tell a misspelt one. A test holds this to the settings."""
 
 
-def read_settings(
-    model: type[SettingsT], environ: Mapping[str, str] | None = None, also: Iterable[type[BaseSettings]] = ()
-) -> SettingsT:
-    """Read `model` from the environment; SettingsError names the first unknown or bad setting.
-
-    `also` lists the settings classes of the other services that may share the environment.
-    """
+def read_settings(model: type[SettingsT], environ: Mapping[str, str] | None = None) -> SettingsT:
+    """Read `model` from the environment; SettingsError names the first unknown or bad setting."""
     environ = os.environ if environ is None else environ
-    known = known_names(model, *also)
     for name in environ:
-        plain = name.upper().removesuffix("_FILE")
-        if name.upper().startswith("STREAMGAUGE_") and plain not in known and name.upper() not in known:
+        known = KNOWN_NAMES & {name.upper(), name.upper().removesuffix("_FILE")}
+        if name.upper().startswith("STREAMGAUGE_") and not known:
             raise SettingsError(f"{name}: no such setting")
     try:
         return model(**_from_files(model, environ))

@@ -14,7 +14,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 def test_metrics_page_lists_the_catalogue_in_order() -> None:
     """Each self-metric has its row with kind, labels, meaning and loss mark, and there are no others."""
     rows = re.findall(
-        r"^\| `(streamgauge_\w+)` \| (\w+) \| (.+?) \| (.+) \|$", (ROOT / "docs/metrics.md").read_text(), re.M
+        r"^\| `(streamgauge_\w+)` \| (\w+) \| (.+?) \| (.+) \|$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
     )
     expected = [
         (m.name, m.kind.name.lower(), ", ".join(m.labels) or "-", m.help + (" **Loss.**" if m.loss else ""))
@@ -32,6 +32,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_term_of_the_glossary_is_defined_once() -> None:
     """One word, one meaning."""
-    terms = re.findall(r"^\| ([a-z][^|]+?) \| ", (ROOT / "docs/glossary.md").read_text(), re.M)[1:]
+    terms = re.findall(r"^\| ([a-z][^|]+?) \| ", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)[1:]
     words = [word.strip() for term in terms for word in term.split(",")]
     assert len(words) == len(set(words))
