@@ -1,13 +1,15 @@
-"""The public face: `from streamgauge import Counter, Gauge, Histogram, Info, instrument`.
+"""The public face: `from streamgauge import Counter, Gauge, Histogram, instrument`, and the command `streamgauge`.
 
-Imported lazily, so that `import streamgauge` costs nothing and the command line does not start a producer.
+Promise: the import itself costs nothing; what an application names is loaded at its first use, and only the
+producer side is.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from producers import Client, Counter, Gauge, Histogram, Info, Settings, start, stop
-    from producers.asgi import instrument, lifespan
+    from producers import Client, Counter, Gauge, Histogram, Info, Settings, SettingsError, start, stop
+    from producers.asgi import InstrumentMiddleware, instrument, lifespan
 
 __all__ = [
     "Client",
@@ -15,21 +17,21 @@ __all__ = [
     "Gauge",
     "Histogram",
     "Info",
+    "InstrumentMiddleware",
     "Settings",
+    "SettingsError",
     "instrument",
     "lifespan",
     "start",
     "stop",
 ]
 
+_ASGI: Final = frozenset({"InstrumentMiddleware", "instrument", "lifespan"})
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("instrument", "lifespan"):
-        from producers import asgi
-
-        return getattr(asgi, name)
-    if name in __all__:
-        import producers
-
-        return getattr(producers, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'streamgauge' has no attribute {name!r}")
+    found = getattr(import_module("producers.asgi" if name in _ASGI else "producers"), name)
+    globals()[name] = found
+    return found
