@@ -2,11 +2,12 @@
 
 In: producers, series, samples a series and batch, batches. Out: entries in the streams of a Redis.
 Promise: histogram samples only, distinct random floats; seqs go on from call to call, so the ledger stays whole.
+`CounterBacklog` makes chosen counters grow, for scrapes.
 """
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,8 @@ from contract.streams import DEFAULT_SHARDS, FIELD, SHARD_COUNT_KEY, shard_of, s
 from contract.windows import WINDOW_S
 
 METRIC: Final = MetricDef("bench_latency_seconds", Kind.HISTOGRAM, "Benchmark.", "seconds", DEFAULT_BUCKETS)
+COUNTER: Final = MetricDef("bench_requests_total", Kind.COUNTER, "Benchmark.")
+PER_BATCH: Final = 20_000
 FLUSH_S: Final = 0.25
 SERVICE: Final = "bench"
 
@@ -25,20 +28,15 @@ SERVICE: Final = "bench"
 class Emitter:
     """One producer that never existed: seals batches as the library would."""
 
-    def __init__(self, series: int, random: np.random.Generator, shard: int) -> None:
+    def __init__(self, shard: int) -> None:
         self.producer_id = _id_of_shard(shard)
         self.shard = shard
         self.seq = 0
         self.accepted = 0
-        self._random = random
-        self._series = series
-        keys = [series_key(METRIC.name, {"route": f"r{i:06d}"}) for i in range(series)]
-        self._directory = encode_directory(Directory((METRIC,), keys, bytes(2 * series), 0, 0, series, 0))
         self._window = (0, 0)
 
-    def seal(self, samples: int, at_s: float) -> bytes:
-        """Return the next batch: `samples` random values of each series, flushed at `at_s`."""
-        events = samples * self._series
+    def seal(self, events: int, at_s: float, directory: bytes, **columns: bytes) -> bytes:
+        """Return the next batch, flushed at `at_s`."""
         window = int(at_s) // WINDOW_S * WINDOW_S
         self.seq += 1
         self.accepted += events
@@ -56,9 +54,8 @@ class Emitter:
             dropped={},
             fin=False,
             run_id=None,
-            directory=self._directory,
-            sample_n=np.full(self._series, samples, "<u4").tobytes(),
-            samples=self._random.random(events).tobytes(),
+            directory=directory,
+            **columns,
         )
         return seal(self.producer_id, self.seq, events, body)
 
@@ -71,30 +68,66 @@ def _id_of_shard(shard: int) -> bytes:
 
 
 class Backlog:
-    """Emitters of one benchmark, and what they have put into the streams so far."""
+    """Histograms of several emitters, and what they have put into the streams so far."""
 
     def __init__(self, producers: int, series: int) -> None:
-        random = np.random.default_rng(7)
-        self._emitters = [Emitter(series, random, i % DEFAULT_SHARDS) for i in range(producers)]
-        self.events = 0
-        self.batches = 0
-        self.bytes = 0
+        self._random = np.random.default_rng(7)
+        self._emitters = [Emitter(i % DEFAULT_SHARDS) for i in range(producers)]
+        self._series = series
+        keys = [series_key(METRIC.name, {"route": f"r{i:06d}"}) for i in range(series)]
+        self._directory = encode_directory(Directory((METRIC,), keys, bytes(2 * series), 0, 0, series, 0))
+
+    @property
+    def events(self) -> int:
+        """Events sealed so far."""
+        return sum(emitter.accepted for emitter in self._emitters)
 
     def seal(self, batches: int, samples: int) -> list[tuple[int, bytes]]:
         """Return (shard, bytes) of `batches` batches, the producers taking turns, the last one flushed now."""
-        return list(self._sealed(batches, samples))
-
-    def _sealed(self, batches: int, samples: int) -> Iterator[tuple[int, bytes]]:
         rounds = -(-batches // len(self._emitters))
         begin_s = time.time() - rounds * FLUSH_S
-        before = sum(e.accepted for e in self._emitters)
-        for i in range(batches):
-            emitter = self._emitters[i % len(self._emitters)]
-            data = emitter.seal(samples, begin_s + i // len(self._emitters) * FLUSH_S)
-            self.bytes += len(data)
-            yield emitter.shard, data
-        self.batches += batches
-        self.events += sum(e.accepted for e in self._emitters) - before
+        return [self._seal(i, begin_s, samples) for i in range(batches)]
+
+    def _seal(self, i: int, begin_s: float, samples: int) -> tuple[int, bytes]:
+        emitter = self._emitters[i % len(self._emitters)]
+        events = samples * self._series
+        data = emitter.seal(
+            events,
+            begin_s + i // len(self._emitters) * FLUSH_S,
+            self._directory,
+            sample_n=np.full(self._series, samples, "<u4").tobytes(),
+            samples=self._random.random(events).tobytes(),
+        )
+        return emitter.shard, data
+
+
+class CounterBacklog:
+    """One emitter with very many counters."""
+
+    def __init__(self, series: int) -> None:
+        self._emitter = Emitter(0)
+        self._keys = [series_key(COUNTER.name, {"route": f"r{i:06d}"}) for i in range(series)]
+
+    @property
+    def events(self) -> int:
+        """Events sealed so far."""
+        return self._emitter.accepted
+
+    def seal(self, chosen: Sequence[int]) -> list[tuple[int, bytes]]:
+        """Return (shard, bytes) of the batches in which each chosen counter grows by one."""
+        return [self._seal(chosen[at : at + PER_BATCH]) for at in range(0, len(chosen), PER_BATCH)]
+
+    def _seal(self, chosen: Sequence[int]) -> tuple[int, bytes]:
+        size = len(chosen)
+        directory = Directory((COUNTER,), [self._keys[i] for i in chosen], bytes(2 * size), size, 0, 0, 0)
+        data = self._emitter.seal(
+            size,
+            time.time(),
+            encode_directory(directory),
+            counter_n=np.ones(size, "<u8").tobytes(),
+            counter_sum=np.ones(size, "<f8").tobytes(),
+        )
+        return self._emitter.shard, data
 
 
 def push(client: Any, sealed: list[tuple[int, bytes]]) -> None:

@@ -4,7 +4,6 @@ In: a scratch stack. Out: a Section. Promise: the clock runs from the moment the
 batch is committed, with fsync and the append-only file as shipped; afterwards `audit` must be ok.
 """
 
-import asyncio
 import os
 import random
 import signal
@@ -13,19 +12,16 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-import asyncpg
 import psutil
 
 from benchmarks.backlog import Backlog, push
 from benchmarks.measure import OURS, Section
 from benchmarks.naive_consumer import GROUP, STREAM, encode
-from benchmarks.scratch import Scratch, cpu_s
+from benchmarks.scratch import Scratch, cpu_s, wait_committed
 from contract.streams import DEFAULT_SHARDS, stream_key
 
 PRODUCERS = 5
 DEADLINE_S = 120.0
-POLL_S = 0.01
-COMMITTED = "SELECT coalesce(sum(committed_events), 0)::bigint FROM streamgauge.producers"
 
 
 @dataclass(frozen=True)
@@ -87,15 +83,15 @@ def _drain_shape(shape: Shape, rounds: int, scale: int) -> Found:
     with Scratch() as stack:
         aggregator = stack.aggregator()
         backlog = Backlog(PRODUCERS, shape.series)
-        asyncio.run(_round(stack, aggregator, backlog, shape, PRODUCERS, None))
+        _round(stack, aggregator, backlog, shape, PRODUCERS, None)
         for _ in range(rounds):
-            asyncio.run(_round(stack, aggregator, backlog, shape, shape.batches * scale, found))
+            _round(stack, aggregator, backlog, shape, shape.batches * scale, found)
             found.naive.append(_naive_round(stack, shape))
         require_ok_audit(stack)
     return found
 
 
-async def _round(
+def _round(
     stack: Scratch,
     aggregator: "subprocess.Popen[bytes]",
     backlog: Backlog,
@@ -112,7 +108,7 @@ async def _round(
         began_s = time.perf_counter()
     finally:
         aggregator.send_signal(signal.SIGCONT)
-    await _wait_committed(stack.dsn, backlog.events)
+    wait_committed(stack.dsn, backlog.events, DEADLINE_S)
     took_s = time.perf_counter() - began_s
     if found is None:
         return
@@ -123,19 +119,6 @@ async def _round(
     for into, seconds in zip((found.aggregator_cpu, found.postgres_cpu, found.redis_cpu), spent, strict=True):
         into.append(seconds / events * 1e6)
     _trim(stack)
-
-
-async def _wait_committed(dsn: str, events: int) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        end = time.monotonic() + DEADLINE_S
-        while (committed := await connection.fetchval(COMMITTED)) < events:
-            if time.monotonic() > end:
-                raise TimeoutError(f"{committed} of {events} events were committed within {DEADLINE_S:g} s")
-            await asyncio.sleep(POLL_S)
-        assert committed == events, f"BUG: {committed} events were committed, {events} were sent"
-    finally:
-        await connection.close()
 
 
 def _trim(stack: Scratch) -> None:

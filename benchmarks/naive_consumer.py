@@ -1,7 +1,7 @@
 """The peer of the drain: one msgpack event a stream entry, the consumer that everybody writes first.
 
 Run as `python -m benchmarks.naive_consumer EVENTS`: writes `ready`, begins at a line on standard input, and writes
-`done` when all are committed. It reads a thousand entries, adds them up in a dict, upserts the sums and bucket
+`done` when all are committed. It reads ten thousand entries, adds them up in a dict, upserts the sums and bucket
 counts per series and window in one transaction, and acknowledges. No ledger, no sketch: less is asked of it.
 """
 
@@ -21,7 +21,7 @@ from contract.windows import window_start_s
 
 STREAM: Final = "naive"
 GROUP: Final = "naive"
-READ: Final = 1000
+READ: Final = 10_000
 WIDTH: Final = len(DEFAULT_BUCKETS) + 1
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS naive_rollup (

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+import asyncpg
 import redis
 
 from database.migrate import migrate
@@ -25,6 +26,8 @@ from streamgauge.processes import free_port, start, stop, wait_ready
 from streamgauge.stack import Heartbeat, answers
 
 READY_S: Final = 60.0
+POLL_S: Final = 0.01
+COMMITTED: Final = "SELECT coalesce(sum(committed_events), 0)::bigint FROM streamgauge.producers"
 
 
 class Scratch:
@@ -108,6 +111,24 @@ def cpu_s(pid: int) -> float:
     """Return the processor seconds (user and system) that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_committed(dsn: str, events: int, deadline_s: float = 120.0) -> None:
+    """Wait until exactly `events` are committed in all; TimeoutError after the deadline."""
+    asyncio.run(_wait_committed(dsn, events, deadline_s))
+
+
+async def _wait_committed(dsn: str, events: int, deadline_s: float) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        end = time.monotonic() + deadline_s
+        while (committed := await connection.fetchval(COMMITTED)) < events:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{committed} of {events} events were committed within {deadline_s:g} s")
+            await asyncio.sleep(POLL_S)
+        assert committed == events, f"BUG: {committed} events were committed, {events} were sent"
+    finally:
+        await connection.close()
 
 
 def wait_for(condition: Callable[[], bool], deadline_s: float, what: str, poll_s: float = 0.01) -> None:

@@ -1,0 +1,53 @@
+"""Emit: what an observation costs the application, beside prometheus_client and a bare list append.
+
+In: a scratch stack (the flusher sends to a real Redis). Out: a Section, nanoseconds an event.
+Each subject runs in a process of its own, in turns.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from typing import Final
+
+from benchmarks.measure import OURS, Section
+from benchmarks.scratch import Scratch
+
+SUBJECTS: Final = {
+    OURS: "streamgauge",
+    "prometheus_client, in-process": "prometheus",
+    "prometheus_client, multi-process": "prometheus",
+    "bare list append": "append",
+}
+WORKS: Final = (
+    ("bound", "observe, bound child", 60.0),
+    ("labels", "labels(...) then observe", 300.0),
+    ("cpu", "all processor time an event, flusher included", 250.0),
+)
+TIMEOUT_S: Final = 120
+
+
+def run(full: bool) -> Section:
+    """Run every subject in turns."""
+    section = Section("emit", "Emit: cost for the application", less_is_better=True)
+    found: dict[str, list[dict[str, float | None]]] = {name: [] for name in SUBJECTS}
+    with Scratch() as stack:
+        for _ in range(9 if full else 3):
+            for name, subject in SUBJECTS.items():
+                found[name].append(_measure(stack, subject, multiprocess="multi-process" in name))
+    for work, title, goal in WORKS:
+        for name in SUBJECTS:
+            values = [value for round_ in found[name] if (value := round_[work]) is not None]
+            if values:
+                section.add(title, name, "ns", values, at_most=goal if name == OURS else None)
+    section.notes.append("100 histogram series with 14 buckets; the loop over the values is part of each figure.")
+    return section
+
+
+def _measure(stack: Scratch, subject: str, multiprocess: bool) -> dict[str, float | None]:
+    with tempfile.TemporaryDirectory(dir=stack.home) as folder:
+        environ = {**stack.environ, **({"PROMETHEUS_MULTIPROC_DIR": folder} if multiprocess else {})}
+        command = [sys.executable, "-m", "benchmarks.emit_subject", subject]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    measured: dict[str, float | None] = json.loads(done.stdout)
+    return measured

@@ -1,0 +1,84 @@
+"""Middleware: requests per second of a no-op FastAPI route without any, with ours, with the instrumentator's.
+
+In: a scratch stack, `wrk` on PATH. Out: a Section. The three servers run side by side and are loaded in turns, the
+order changing from round to round; each round's ratio is of neighbours in time.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from benchmarks.measure import OURS, Section
+from benchmarks.scratch import Scratch, cpu_s
+from streamgauge.processes import free_port
+from streamgauge.stack import answers
+
+NONE: Final = "no middleware"
+PEER: Final = "prometheus-fastapi-instrumentator"
+APPS: Final = {NONE: "none", OURS: "streamgauge", PEER: "instrumentator"}
+CONNECTIONS: Final = 16
+WARM_S: Final = 1
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+def run(full: bool) -> Section:
+    """Load the three in turns."""
+    section = Section("middleware", "FastAPI: requests per second of a no-op route", less_is_better=False)
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        section.notes.append("Not measured: `wrk` is not on PATH.")
+        return section
+    rates: dict[str, list[float]] = {name: [] for name in APPS}
+    cpu: dict[str, list[float]] = {name: [] for name in APPS}
+    with Scratch() as stack:
+        servers = {name: _serve(stack, app) for name, app in APPS.items()}
+        for port, _ in servers.values():
+            _load(wrk, port, WARM_S)
+        order = list(APPS)
+        for _ in range(15 if full else 6):
+            for name in order:
+                port, pid = servers[name]
+                before_s = cpu_s(pid)
+                requests, rate = _load(wrk, port, 4 if full else 2)
+                rates[name].append(rate)
+                cpu[name].append((cpu_s(pid) - before_s) / requests * 1e6)
+            order = order[1:] + order[:1]
+    _rows(section, rates, cpu)
+    return section
+
+
+def _rows(section: Section, rates: dict[str, list[float]], cpu: dict[str, list[float]]) -> None:
+    for name, values in rates.items():
+        section.add("requests", name, "1/s", values)
+    for name in (OURS, PEER):
+        shares = [mine / bare * 100 for mine, bare in zip(rates[name], rates[NONE], strict=True)]
+        section.add("of the requests without middleware", name, "%", shares, at_least=97.0 if name == OURS else None)
+    extra = {name: [mine - bare for mine, bare in zip(cpu[name], cpu[NONE], strict=True)] for name in (OURS, PEER)}
+    for name, values in extra.items():
+        values.sort()
+        middle = values[len(values) // 2]
+        section.notes.append(f"{name}: {middle:.1f} us of processor time a request more than without (median).")
+    section.notes.append(f"uvicorn, one process; wrk, one thread, {CONNECTIONS} connections; paired rounds.")
+
+
+def _serve(stack: Scratch, app: str) -> tuple[int, int]:
+    """Start uvicorn with one variant; returns its port and pid."""
+    port = free_port()
+    where = ["--host", "127.0.0.1", "--port", str(port), "--app-dir", str(ROOT)]
+    command = [sys.executable, "-m", "uvicorn", "benchmarks.middleware_app:app", *where, "--no-access-log"]
+    process = stack.start(f"uvicorn-{app}", command, answers(port, "/items/1"), {"BENCH_MIDDLEWARE": app})
+    return port, process.pid
+
+
+def _load(wrk: str, port: int, seconds: int) -> tuple[int, float]:
+    """Return requests and requests per second of one run of wrk; errors fail it."""
+    command = [wrk, "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s", f"http://127.0.0.1:{port}/items/1"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise RuntimeError(f"the server failed under load:\n{said}")
+    requests, rate = re.search(r"(\d+) requests in", said), re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert requests and rate, f"BUG: wrk says {said!r}"
+    return int(requests[1]), float(rate[1])
