@@ -79,10 +79,18 @@ class HttpMetrics:
             "http_requests_in_progress", "HTTP requests being answered.", ("method",), merge="sum", live=True
         )
         self.request_size = Histogram(
-            "http_request_size_bytes", "Bodies of requests whose method has one.", by_route, SIZE_BUCKETS, "bytes"
+            "http_request_size_bytes",
+            "Bodies of requests whose method has one.",
+            by_route,
+            buckets=SIZE_BUCKETS,
+            unit="bytes",
         )
         self.response_size = Histogram(
-            "http_response_size_bytes", "Bodies of responses, as handed to the server.", by_route, SIZE_BUCKETS, "bytes"
+            "http_response_size_bytes",
+            "Bodies of responses, as handed to the server.",
+            by_route,
+            buckets=SIZE_BUCKETS,
+            unit="bytes",
         )
         self.sessions = Counter("websocket_sessions_total", "WebSocket sessions ended or refused.", ("route", "code"))
         self.sessions_in_progress = Gauge(

@@ -189,10 +189,18 @@ class Client(Registry):
 
 
 def _stop_with_multiprocessing(client: Client) -> None:
-    """A multiprocessing child ends without `atexit`; its own finalizers run, though."""
+    """A multiprocessing child ends without `atexit`; its own finalizers run, though.
+
+    They are cleared when its life begins, which is after this: hence the detour over `register_after_fork`.
+    """
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None:
-        util.Finalize(client, client.stop, exitpriority=10)
+        util.register_after_fork(client, _finalize)
+
+
+def _finalize(client: Client) -> None:
+    util: Any = sys.modules["multiprocessing.util"]
+    util.Finalize(client, client.stop, kwargs={"exiting": True}, exitpriority=10)
 
 
 _clients: Final[weakref.WeakSet[Client]] = weakref.WeakSet()

@@ -54,10 +54,14 @@ class CounterChild(Child):
         """Add `amount` (finite, not negative)."""
 
 
-class Change(float):
-    """A relative change of a gauge."""
+class Change:
+    """A relative change of a gauge, as it was asked for."""
 
-    __slots__ = ()
+    __slots__ = ("amount", "sign")
+
+    def __init__(self, amount: Raw, sign: int) -> None:
+        self.amount = amount
+        self.sign = sign
 
 
 class GaugeChild(Child):
@@ -72,22 +76,15 @@ class GaugeChild(Child):
 
     def inc(self, amount: float = 1.0) -> None:
         """Raise the value by `amount`."""
-        self.values.append(_change(amount))
+        self.values.append(Change(amount, 1))
 
     def dec(self, amount: float = 1.0) -> None:
         """Lower the value by `amount`."""
-        self.values.append(_change(-amount))
+        self.values.append(Change(amount, -1))
 
     def set_to_current_time(self) -> None:
         """Set to the current Unix time in seconds."""
         self.values.append(time.time())
-
-
-def _change(amount: Any) -> Raw:
-    try:
-        return Change(amount)
-    except (TypeError, ValueError):
-        return None  # dropped as not a number
 
 
 class HistogramChild(Child):

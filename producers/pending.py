@@ -57,10 +57,11 @@ class GaugeState:
     def take(self, values: Sequence[Raw], drop: Drop) -> None:
         """Apply sets and changes in their order."""
         for value in values:
-            good = numbers([value], drop)
+            change = isinstance(value, Change)
+            good = numbers([value.amount if change else value], drop)
             if not good:
                 continue
-            new = self.last + good[0] if isinstance(value, Change) else good[0]
+            new = self.last + value.sign * good[0] if change else good[0]
             if not abs(new) <= MAX_VALUE:
                 drop(Dropped.OUT_OF_RANGE, 1)
                 continue
