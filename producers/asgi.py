@@ -9,7 +9,7 @@ exceptions pass unchanged.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from time import perf_counter
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -57,6 +57,10 @@ class Emitters(NamedTuple):
 
 def _nothing(_: float = 0.0) -> None:
     """Take what an excluded route would have emitted."""
+
+
+def _zero(observe: Callable[[float], None], _: float) -> None:
+    observe(0.0)
 
 
 SILENT: Final = Emitters(_nothing, _nothing, _nothing, _nothing)
@@ -113,7 +117,7 @@ class HttpMetrics:
             self.duration.labels(method, route, f"{status // 100}xx" if known else OTHER).observe,
             _nothing if method in BODYLESS else self.request_size.labels(method, route).observe,
             # A server strips the body of an answer to HEAD.
-            (lambda _: response_size(0.0)) if method == "HEAD" else response_size,
+            partial(_zero, response_size) if method == "HEAD" else response_size,
         )
 
 

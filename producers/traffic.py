@@ -146,8 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, help="requests (default: until stopped)")
     options = parser.parse_args(arguments)
     stop = threading.Event()
+
+    def end(_number: int, _frame: object) -> None:
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     traffic = Traffic(options.url, stop)
     try:
         run(traffic, options.rate, options.duration, options.requests)

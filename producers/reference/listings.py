@@ -9,10 +9,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from contextlib import suppress
-from decimal import Decimal
 from importlib.resources import files
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import asyncpg
 import msgspec
@@ -46,6 +45,7 @@ def sql(name: str) -> str:
 
 
 LOOK_UP: Final = sql("look_up")
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 class NotThere(LookupError):
@@ -173,15 +173,9 @@ def shipped_listings() -> str:
 def serialize(row: asyncpg.Record) -> bytes:
     """Write a listing as JSON."""
     started_at = perf_counter()
-    found = msgspec.json.encode(dict(row), enc_hook=_number)
+    found = _ENCODER.encode(dict(row))
     SERIALIZATION_MS.labels().observe((perf_counter() - started_at) * 1000)
     return found
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError(type(value))
 
 
 def cache_key(number: int) -> str:

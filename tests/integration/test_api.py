@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -91,9 +91,9 @@ def emitted(redis_url: str) -> Counter[str]:
     """Return, of all batches in the streams, the sum of each counter and the number of samples of each histogram."""
     found: Counter[str] = Counter()
     with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as client:
-        entries: list[Any] = [
-            entry for n in range(DEFAULT_SHARDS) for entry in client.xrange(stream_key(n))  # pyright: ignore[reportGeneralTypeIssues]
-        ]  # fmt: skip
+        entries: list[Any] = []
+        for shard in range(DEFAULT_SHARDS):
+            entries += cast("list[Any]", client.xrange(stream_key(shard)))
     for _, fields in entries:
         data = fields[FIELD]
         body = read_body(read_envelope(data), data)

@@ -41,8 +41,13 @@ class Recorder:
 class Child:
     def __init__(self, values: list[float]) -> None:
         self.observe = values.append
-        self.inc: Callable[..., None] = lambda amount=1.0: values.append(amount)
-        self.dec: Callable[..., None] = lambda amount=1.0: values.append(-amount)
+        self.values = values
+
+    def inc(self, amount: float = 1.0) -> None:
+        self.values.append(amount)
+
+    def dec(self, amount: float = 1.0) -> None:
+        self.values.append(-amount)
 
 
 Seen = dict[str, Recorder]
@@ -357,7 +362,7 @@ async def converse(app: ASGIApp, path: str, *incoming: Message) -> list[Message]
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {**http_scope(path), "type": "websocket", "subprotocols": []}
+    scope: dict[str, Any] = {**http_scope(path), "type": "websocket", "subprotocols": []}
     await app(scope, receive, send)
     return sent
 
@@ -412,8 +417,12 @@ async def test_lifespan_passes_through_the_middleware(seen: Seen) -> None:
 
 async def test_lifespan_starts_first_and_flushes_after_the_apps_own(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[Any] = []
-    monkeypatch.setattr(producers, "start", lambda: order.append("start"), raising=False)
-    monkeypatch.setattr(producers, "stop", lambda deadline: order.append(("stop", deadline)), raising=False)
+
+    def stop(deadline_s: float) -> None:
+        order.append(("stop", deadline_s))
+
+    monkeypatch.setattr(producers, "start", lambda: order.append("start"))
+    monkeypatch.setattr(producers, "stop", stop)
 
     @asynccontextmanager
     async def own(app: FastAPI) -> AsyncGenerator[dict[str, int]]:
