@@ -75,13 +75,14 @@ def services(environ: Mapping[str, str], ports: Ports, dsn: str, with_traffic: b
     derived = files("producers").joinpath("reference/derived.toml")
     if derived.is_file():
         exporter_env.setdefault("STREAMGAUGE_DERIVED_FILE", str(derived))
+    api_env = {"STREAMGAUGE_SERVICE": "reference_app", **environ}
     api_command = (python, "-m", "uvicorn", "producers.api:app", "--host", HOST, "--port", str(ports.api))
     found = [
         Service("aggregator", (python, "-m", "streamgauge", "aggregate"), environ, Heartbeat(dsn), 30.0),
         Service(
             "exporter", (python, "-m", "streamgauge", "export"), exporter_env, answers(ports.exporter, "/readyz"), 10.0
         ),
-        Service("api", (*api_command, "--no-access-log"), environ, answers(ports.api, "/healthz"), 15.0),
+        Service("api", (*api_command, "--no-access-log"), api_env, answers(ports.api, "/healthz"), 15.0),
     ]
     if with_traffic:
         command = (python, "-m", "producers.traffic", "--url", api_url)
