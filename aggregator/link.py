@@ -4,12 +4,14 @@ redis-py's own retry is off because it would send a command twice without tellin
 maintenance notifications switch off the check for a dirty connection.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from contract.redis_url import parse_redis_url
 from contract.streams import MAX_SHARDS, SHARD_COUNT_KEY
 from database.settings import RedisSettings, SettingsError
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     Link = Any
 else:
     Link = Redis
+
+
+SENTINEL_TIMEOUT_S: Final = 0.5
 
 
 def open_link(settings: RedisSettings, *, block_s: float = 0.0) -> Link:
@@ -31,9 +36,16 @@ def open_link(settings: RedisSettings, *, block_s: float = 0.0) -> Link:
         "health_check_interval": 0,
     }
     try:
-        return Redis.from_url(url, **options)
+        address = parse_redis_url(url)
+        if not address.sentinels:
+            return Redis.from_url(url, **options)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
+    # Sentinels answer at once or are skipped; without this each is asked ten times before the next.
+    of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
+    sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
+    access = {"db": address.db, "username": address.username, "password": address.password}
+    return sentinel.master_for(address.master, **options, **access)
 
 
 async def shard_count(link: Link, wanted: int) -> int:

@@ -16,7 +16,9 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
+from contract.redis_url import parse_redis_url
 from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
 from producers.clock import Clock
 from producers.seal import Sealed
@@ -30,6 +32,7 @@ else:
 log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 4
+SENTINEL_TIMEOUT_S: Final = 0.5
 RESEND_S: Final = 2.0
 CLOCK_INTERVAL_S: Final = 60.0
 CLOCK_ROUNDS: Final = 5
@@ -184,14 +187,21 @@ class Sender:
 
 def open_link(settings: Settings) -> Link:
     """Open a client that never sends a command twice by itself (SettingsError: the URL is none)."""
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": settings.redis_timeout_s,
+        "socket_connect_timeout": settings.redis_timeout_s,
+        "health_check_interval": 0,
+    }
     try:
-        return Redis.from_url(
-            settings.redis_url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=settings.redis_timeout_s,
-            socket_connect_timeout=settings.redis_timeout_s,
-            health_check_interval=0,
-        )
+        address = parse_redis_url(settings.redis_url)
+        if not address.sentinels:
+            return Redis.from_url(settings.redis_url, **options)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
+    # Sentinels answer at once or are skipped; without this each is asked ten times before the next.
+    of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
+    sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
+    access = {"db": address.db, "username": address.username, "password": address.password}
+    return sentinel.master_for(address.master, **options, **access)
