@@ -23,15 +23,16 @@ BURST: Final = 1000
 PROBE_EVERY_S: Final = 0.1
 REPORT_EVERY_S: Final = 0.2
 SHORTEST_BURST_S: Final = 0.02
+FLUSH_DEADLINE_S: Final = 60.0
+"""Long enough for servers that a fault test has taken away to come back."""
 
 
 class Target(NamedTuple):
-    """A series to emit to. `bounds` is None unless it is a histogram; `kept` tells whether it has a total."""
+    """A series to emit to. `bounds` is None unless it is a histogram."""
 
     key: str
     emit: Callable[[float], None]
     bounds: Sequence[float] | None
-    kept: bool
 
 
 def targets(plan: Plan) -> list[Target]:
@@ -43,13 +44,13 @@ def targets(plan: Plan) -> list[Target]:
     found: list[Target] = []
     for i in range(histograms):
         route = f"r{i:06d}"
-        found.append(Target(_key(LATENCY, route), latency.labels(route=route).observe, BOUNDS, True))
+        found.append(Target(_key(LATENCY, route), latency.labels(route=route).observe, BOUNDS))
     for i in range(counters):
         route = f"r{i:06d}"
-        found.append(Target(_key(REQUESTS, route), requests.labels(route=route).inc, None, True))
+        found.append(Target(_key(REQUESTS, route), requests.labels(route=route).inc, None))
     for i in range(gauges):
         route = f"r{i:06d}"
-        found.append(Target(_key(DEPTH, route), depth.labels(route=route).set, None, False))
+        found.append(Target(_key(DEPTH, route), depth.labels(route=route).set, None))
     random.Random(plan.token).shuffle(found)  # noqa: S311 - an order, no secret
     return found
 
@@ -72,7 +73,7 @@ class Worker:
             PROBES, "Load test: emitted now and then to see when it is committed.", ["process", "run"]
         )
         child = probes.labels(process=str(plan.number), run=plan.token)
-        self._probe = Target(probe_key(plan.token, plan.number).decode(), child.inc, None, True)
+        self._probe = Target(probe_key(plan.token, plan.number).decode(), child.inc, None)
         self._oracle = OracleWriter(Path(plan.oracle)) if plan.oracle else None
         self._probed_s = self._reported_s = float("-inf")
         self._at = 0
@@ -103,8 +104,7 @@ class Worker:
         if chosen[0] is self._probe:
             values[0] = 1.0
         if self._oracle is not None:
-            kept = ((t.key, value, t.bounds) for t, value in zip(chosen, values, strict=True) if t.kept)
-            self._oracle.write(kept)
+            self._oracle.write((t.key, value, t.bounds) for t, value in zip(chosen, values, strict=True))
         if chosen[0] is self._probe:
             self.probes += 1
             self._probed_s = time.monotonic()
@@ -129,8 +129,8 @@ def main() -> int:
     worker = Worker(plan)
     try:
         worker.run()
-        producers.stop()
-        report(Report(sent=worker.sent, at_s=time.monotonic(), done=True))
+        producers.stop(FLUSH_DEADLINE_S)
+        report(Report(sent=worker.sent, at_s=time.monotonic(), done=worker.sent == plan.events))
     except (BrokenPipeError, KeyboardInterrupt):
         return 1
     return 0

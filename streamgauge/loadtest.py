@@ -29,6 +29,7 @@ SAY_EVERY_S: Final = 1.0
 SETTLE_S: Final = 3.0
 """A ledger that has not changed for so long after a process was killed holds all that will come of it."""
 STOP_DEADLINE_S: Final = 30.0
+GUARD_SERIES: Final = 10_000
 SILENT_AGGREGATOR_S: Final = 10.0
 
 
@@ -151,6 +152,8 @@ class LoadTest:
         )
         environ = {**self._environ, "REDIS_URL": self._redis_url, "STREAMGAUGE_SERVICE": service_of(self.token)}
         environ.pop("STREAMGAUGE_RUN_ID", None)
+        # The library's guard on live series is not what is tested here.
+        environ["STREAMGAUGE_MAX_SERIES_PER_METRIC"] = str(max(GUARD_SERIES, load.series))
         if load.run_id is not None:
             environ["STREAMGAUGE_RUN_ID"] = load.run_id
         command = (sys.executable, "-m", "streamgauge.load_worker", msgspec.json.encode(plan).decode())
