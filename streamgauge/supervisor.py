@@ -117,8 +117,13 @@ class Supervisor:
         self.exporter_port = ports.exporter
         dsn = self._start_servers()
         self._migrate(dsn)
-        for service in services(self.environ, ports, dsn, with_traffic):
-            self._start_service(service)
+        traffic, rest = split(services(self.environ, ports, dsn, with_traffic))
+        # At once, since most of their start is loading code; the traffic only when all can take it.
+        for group in (rest, traffic):
+            for service in group:
+                self._spawn(service)
+            for service in group:
+                self._await_ready(service)
         self.addresses |= {
             "metrics": f"http://127.0.0.1:{ports.exporter}/metrics",
             "health": f"http://127.0.0.1:{ports.exporter}/metrics/health",
@@ -153,14 +158,17 @@ class Supervisor:
         for name in asyncio.run(migrate(dsn)):
             self.say(f"migrated: {name}")
 
-    def _start_service(self, service: Service) -> None:
+    def _spawn(self, service: Service) -> None:
         self.check()
         log = self._log(service.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        process = start(service.command, log, env=service.env)
-        self.children[service.name] = (service, process)
+        self.children[service.name] = (service, start(service.command, log, env=service.env))
         self._write()
-        wait_ready(process, self._or_stopped(service.is_ready), service.name, log, READY_DEADLINE_S)
+
+    def _await_ready(self, service: Service) -> None:
+        _, process = self.children[service.name]
+        is_ready = self._or_stopped(service.is_ready)
+        wait_ready(process, is_ready, service.name, self._log(service.name), READY_DEADLINE_S)
 
     def _or_stopped(self, is_ready: Callable[[], bool]) -> Callable[[], bool]:
         def asked() -> bool:
@@ -199,6 +207,11 @@ class Supervisor:
         processes |= {name: process for name, (_, process) in self.children.items()}
         children = [child_of(name, process.pid) for name, process in processes.items() if process is not None]
         self.state.write(UpState(child_of("up", os.getpid()), self.addresses, children))
+
+
+def split(found: list[Service]) -> tuple[list[Service], list[Service]]:
+    """Return the traffic, and the services that must be ready before it."""
+    return [s for s in found if s.name == "traffic"], [s for s in found if s.name != "traffic"]
 
 
 def child_of(name: str, pid: int) -> Child:
