@@ -1,0 +1,7 @@
+-- $1 seconds an aggregator's heartbeat stays current: the pipeline's own numbers in one row.
+SELECT coalesce((SELECT jsonb_object_agg(reason, n) FROM
+                 (SELECT reason, count(*) AS n FROM quarantine GROUP BY reason) q), '{}')::text AS quarantined,
+       coalesce((SELECT jsonb_object_agg(reason, n) FROM
+                 (SELECT reason, count(*) AS n FROM parked GROUP BY reason) k), '{}')::text AS parked,
+       coalesce((SELECT jsonb_object_agg(name, active) FROM metrics), '{}')::text AS series,
+       (SELECT count(*) FROM aggregators WHERE seen_at >= now() - make_interval(secs => $1)) AS aggregators

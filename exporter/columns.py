@@ -1,0 +1,144 @@
+"""Columns: what a refresh reads of the database, as numpy arrays and lists of keys.
+
+In: rows of the exporter_* queries (binary columns made by string_agg). Out: typed columns.
+Promise: no Python object per row but the key of a new series.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from contract.metric import Kind, Merge
+from database.columns import float8s, int4s, int8s
+from database.sketches import Floats, Ints
+from exporter.family import Metric
+from exporter.gauges import GaugeRows, Heard
+
+EPOCH_2000_S: Final = 946_684_800
+
+Row = Mapping[str, Any]
+
+
+class Layout(NamedTuple):
+    """Bucket bounds a histogram was declared with, without +Inf."""
+
+    metric_id: int
+    bounds: tuple[float, ...]
+    retired: bool
+
+
+class NewSeries(NamedTuple):
+    """Series of one metric, ascending by id."""
+
+    metric_id: int
+    ids: Ints
+    keys: list[str]
+    active_s: Floats
+
+
+class Totals(NamedTuple):
+    """Totals of one layout, one row per series and shard."""
+
+    layout_id: int
+    ids: Ints
+    shards: Ints
+    ns: Ints
+    sums: Floats
+    le: Ints
+    """Counts per bucket, not cumulative, +Inf last; a matrix of width 0 without buckets."""
+
+
+def seconds(data: bytes | None) -> Floats:
+    """Read `string_agg(timestamptz_send(x), '')` as Unix seconds."""
+    return int8s(data) / 1e6 + EPOCH_2000_S
+
+
+def read_series(row: Row) -> NewSeries:
+    """Read one row of exporter_series."""
+    ids = int4s(row["ids"])
+    order = np.argsort(ids)
+    keys = row["keys"].split("\n")
+    return NewSeries(row["metric_id"], ids[order], [keys[i] for i in order.tolist()], seconds(row["active"])[order])
+
+
+def read_totals(row: Row) -> Totals:
+    """Read one row of exporter_totals."""
+    ids = int4s(row["ids"])
+    shards = np.frombuffer(row["shards"], dtype=">i2").astype(np.int64)
+    return Totals(row["layout_id"], ids, shards, int8s(row["ns"]), float8s(row["sums"]), _arrays(row["les"], len(ids)))
+
+
+def _arrays(data: bytes | None, rows: int) -> Ints:
+    """Read joined `array_send` of one-dimensional bigint[] of one length: a head of 20 bytes, 12 an element."""
+    if not data or not rows:
+        return np.empty((rows, 0), dtype=np.int64)
+    size, rest = divmod(len(data), rows)
+    if rest or (size - 20) % 12:
+        raise ValueError("BUG: rows of one layout have bucket arrays of different lengths")
+    element = np.dtype([("length", ">i4"), ("value", ">i8")])
+    row = np.dtype([("head", "V20"), ("elements", element, ((size - 20) // 12,))])
+    return np.frombuffer(data, dtype=row)["elements"]["value"].astype(np.int64)
+
+
+def read_gauges(row: Row) -> GaugeRows:
+    """Read the row of exporter_gauges."""
+    return GaugeRows(int4s(row["series"]), int4s(row["producers"]), float8s(row["values"]), int8s(row["set_ms"]))
+
+
+def read_heard(row: Row) -> Heard:
+    """Read the row of exporter_heard."""
+    return Heard(
+        int4s(row["producers"]), int4s(row["shards"]), int4s(row["ended"]).astype(np.bool_), seconds(row["last_seen"])
+    )
+
+
+def read_metrics(rows: Sequence[Row]) -> tuple[list[Metric], dict[int, Layout]]:
+    """Read exporter_metrics: metrics with the bounds to serve, and all layouts by number."""
+    metrics: list[Metric] = []
+    layouts: dict[int, Layout] = {}
+    for row in rows:
+        mine = {
+            int(number): Layout(row["metric_id"], tuple(map(float, bounds)), bool(retired))
+            for number, retired, bounds in json.loads(row["layouts"])
+        }
+        layouts |= mine
+        metrics.append(
+            Metric(
+                row["metric_id"],
+                row["name"],
+                Kind(row["kind"]),
+                row["help"],
+                row["unit"],
+                Merge(row["merge"]),
+                row["live"],
+                common_bounds(list(mine.values())),
+            )
+        )
+    return metrics, layouts
+
+
+def common_bounds(layouts: Sequence[Layout]) -> tuple[float, ...]:
+    """Return the bounds that all layouts still in use have; of all layouts when none is."""
+    used = [layout for layout in layouts if not layout.retired] or list(layouts)
+    if not used:
+        return ()
+    common = set(used[0].bounds).intersection(*(layout.bounds for layout in used[1:]))
+    return tuple(sorted(common))
+
+
+def cumulative(totals: Totals, own: Sequence[float], served: Sequence[float]) -> Ints:
+    """Return counts at the served bounds and +Inf.
+
+    A retired layout that lacks a served bound counts there what it has at its next lower bound: it does not
+    change any more, so that the served counter cannot fall.
+    """
+    if not totals.le.shape[1]:
+        return np.repeat(totals.ns[:, None], len(served) + 1, axis=1)
+    sums = np.zeros((len(totals.ids), len(own) + 2), dtype=np.int64)
+    np.cumsum(totals.le, axis=1, out=sums[:, 1:])
+    # Column i + 1 is what lies at or below own[i]; column 0 is nothing.
+    columns = np.searchsorted(np.array([*own, inf]), np.array([*served, inf]), side="right")
+    return sums[:, columns]

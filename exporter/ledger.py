@@ -1,0 +1,123 @@
+"""Completeness and pipeline families: what the ledger says, summed per service, under the catalogue's names.
+
+In: rows of exporter_services and exporter_pipeline, events in flight (None: unknown). Out: exposition bytes, JSON.
+Promise: an unknown number has no sample; it is never shown as 0.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from contract.self_metrics import COMPLETENESS, PIPELINE, SelfMetric
+from contract.series import series_key
+from exporter.exposition import format_value, header
+
+AGGREGATOR_CURRENT_S: Final = 15.0
+STATES: Final = ("live", "ended", "unclean")
+
+Labels = tuple[str, ...]
+Samples = dict[str, list[tuple[Labels, float]]]
+"""Per metric name: label values in the order of the catalogue, and the value."""
+
+
+class Service(NamedTuple):
+    """One service's account."""
+
+    service: str
+    accepted: int
+    committed: int
+    quarantined: int
+    lost: int
+    open: int
+    """Events in open gaps and parked."""
+    duplicates: int
+    states: dict[str, int]
+    last_seen_s: float | None
+    dropped: dict[str, int]
+
+
+class Pipeline(NamedTuple):
+    """The pipeline's own numbers."""
+
+    quarantined: dict[str, int]
+    parked: dict[str, int]
+    series: dict[str, int]
+    aggregators: int
+    commits: int
+    last_commit_s: float | None
+
+
+def read_services(rows: Sequence[Mapping[str, Any]]) -> list[Service]:
+    """Read exporter_services."""
+    fields = ("service", "accepted", "committed", "quarantined", "lost", "open", "duplicates")
+    return [
+        Service(
+            *(row[name] for name in fields),
+            states={state: row[state] for state in STATES},
+            last_seen_s=row["last_seen_s"],
+            dropped=json.loads(row["dropped"]),
+        )
+        for row in rows
+    ]
+
+
+def read_pipeline(row: Mapping[str, Any], head: Mapping[str, Any]) -> Pipeline:
+    """Read exporter_pipeline and what exporter_head says of commits."""
+    loads = json.loads
+    return Pipeline(
+        loads(row["quarantined"]),
+        loads(row["parked"]),
+        loads(row["series"]),
+        row["aggregators"],
+        head["last_commit"] or 0,
+        head["last_commit_s"],
+    )
+
+
+def samples(services: Sequence[Service], pipeline: Pipeline, in_flight: Mapping[str, int] | None) -> Samples:
+    """Return all samples of COMPLETENESS and PIPELINE; `in_flight` holds the events in the streams."""
+    found: Samples = {
+        "streamgauge_accepted_events_total": [((s.service,), s.accepted) for s in services],
+        "streamgauge_committed_events_total": [((s.service,), s.committed) for s in services],
+        "streamgauge_dropped_events_total": [
+            ((s.service, reason), n) for s in services for reason, n in sorted(s.dropped.items())
+        ],
+        "streamgauge_quarantined_events_total": [((s.service,), s.quarantined) for s in services],
+        "streamgauge_lost_events": [((s.service,), s.lost) for s in services],
+        "streamgauge_duplicate_batches_total": [((s.service,), s.duplicates) for s in services],
+        "streamgauge_producers": [((s.service, state), s.states[state]) for s in services for state in STATES],
+        "streamgauge_last_seen_timestamp_seconds": [
+            ((s.service,), s.last_seen_s) for s in services if s.last_seen_s is not None
+        ],
+        "streamgauge_quarantined_entries_total": [((why,), n) for why, n in sorted(pipeline.quarantined.items())],
+        "streamgauge_parked_entries": [((why,), n) for why, n in sorted(pipeline.parked.items())],
+        "streamgauge_series": [((metric,), n) for metric, n in sorted(pipeline.series.items())],
+        "streamgauge_aggregators": [((), pipeline.aggregators)],
+        "streamgauge_fenced": [((), 0)],
+        "streamgauge_commits_total": [((), pipeline.commits)],
+    }
+    if pipeline.last_commit_s is not None:
+        found["streamgauge_last_commit_timestamp_seconds"] = [((), pipeline.last_commit_s)]
+    if in_flight is not None:
+        of = {s.service: s.open for s in services}
+        for service, events in in_flight.items():
+            of[service] = of.get(service, 0) + events
+        found["streamgauge_in_flight_events"] = [((service,), n) for service, n in sorted(of.items())]
+    return found
+
+
+def render(found: Samples, *, openmetrics: bool) -> bytes:
+    """Return the families of the catalogue that have a sample."""
+    return b"".join(
+        _family(metric, found[metric.name], openmetrics=openmetrics)
+        for metric in (*COMPLETENESS, *PIPELINE)
+        if found.get(metric.name)
+    )
+
+
+def _family(metric: SelfMetric, values: Iterable[tuple[Labels, float]], *, openmetrics: bool) -> bytes:
+    lines = [header(metric.name, metric.kind, metric.help, "", openmetrics=openmetrics)]
+    for labels, value in values:
+        key = series_key(metric.name, list(zip(metric.labels, labels, strict=True)))
+        lines.append(key + f" {format_value(float(value))}\n".encode())
+    return b"".join(lines)

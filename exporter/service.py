@@ -1,0 +1,138 @@
+"""The exporter service: wires PostgreSQL, Redis, snapshots and the web server, and keeps them.
+
+In: settings. Out: a process that serves until it is told to stop.
+Promise: it refuses to start on an old schema and says how to migrate; a stop answers the requests under way.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from uuid import UUID
+
+import uvicorn
+
+from database.connect import Pool, acquire, open_pool
+from database.migrate import check as check_schema
+from database.queries import load
+from exporter.refresh import AWAY, Refresher
+from exporter.settings import ExporterSettings, check_access
+from exporter.snapshot import Snapshots, Unavailable, View
+from exporter.streams import AWAY as REDIS_AWAY
+from exporter.streams import Streams, Waiting, open_link
+
+log = logging.getLogger(__name__)
+
+POOL_SIZE = 6
+STOP_GRACE_S = 5
+
+
+class Exporter:
+    """What stands behind the routes."""
+
+    def __init__(self, settings: ExporterSettings) -> None:
+        self.settings = settings
+        self.streams = Streams(settings, open_link(settings), self._unaccounted)
+        self.refresher = Refresher(self._take, settings.streamgauge_scrape_deadline_s)
+        self._pool: Pool | None = None
+        self._snapshots: Snapshots | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """The open pool."""
+        if self._pool is None:
+            raise Unavailable("the exporter is not open")
+        return self._pool
+
+    async def open(self) -> None:
+        """Make the pool; connections are made when they are needed."""
+        self._pool = await open_pool(self.settings, application="streamgauge exporter", size=POOL_SIZE)
+        self._snapshots = Snapshots(self.settings, self._pool, self.streams.database_identity, self._in_flight)
+
+    async def aclose(self) -> None:
+        """Close everything, within a deadline."""
+        await self.refresher.aclose()
+        await self.streams.aclose()
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), STOP_GRACE_S)
+            except TimeoutError:
+                self._pool.terminate()
+
+    async def not_ready(self) -> list[str]:
+        """Return why a scrape could not be served now; empty when it could."""
+        reasons: list[str] = []
+        deadline_s = self.settings.streamgauge_probe_deadline_s
+
+        async def database() -> None:
+            try:
+                await asyncio.wait_for(self.refresher.fresh(), deadline_s)
+            except (Unavailable, TimeoutError) as why:
+                reasons.append(str(why) or f"no snapshot within {deadline_s:g} s")
+
+        async def redis() -> None:
+            try:
+                await asyncio.wait_for(self.streams.ping(), deadline_s)
+            except REDIS_AWAY as error:
+                reasons.append(f"Redis does not answer: {type(error).__name__}")
+
+        await asyncio.gather(database(), redis())
+        return reasons
+
+    async def _take(self) -> View:
+        assert self._snapshots is not None
+        self.streams.start_counting()
+        return await self._snapshots.take()
+
+    def _in_flight(self) -> Mapping[str, int] | None:
+        return self.streams.in_flight()
+
+    async def _unaccounted(self, waiting: list[Waiting]) -> dict[str, int]:
+        ids = [UUID(bytes=entry.producer_id) for entry in waiting]
+        try:
+            async with acquire(self.pool) as connection:
+                rows = await connection.fetch(load("exporter_unaccounted"), ids, [entry.seq for entry in waiting])
+        except AWAY as error:
+            raise ConnectionError(f"ledger: {error!r}") from error
+        found: dict[str, int] = {}
+        for row in rows:
+            entry = waiting[row["position"] - 1]
+            found[entry.service] = found.get(entry.service, 0) + entry.events
+        return found
+
+
+async def require_schema(settings: ExporterSettings) -> None:
+    """Wait for the database, then raise SchemaError unless its schema is this program's."""
+    pool = await open_pool(settings, application="streamgauge exporter", size=1)
+    try:
+        while True:
+            try:
+                async with acquire(pool) as connection:
+                    await check_schema(connection)
+                return
+            except AWAY as error:
+                log.warning("waiting_for", extra={"what": "database", "error": repr(error)})
+                await asyncio.sleep(1.0)
+    finally:
+        pool.terminate()
+
+
+def run(settings: ExporterSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError or SchemaError before the port is opened."""
+    from exporter.app import make_app
+
+    check_access(settings)
+    asyncio.run(require_schema(settings))
+    config = uvicorn.Config(
+        make_app(settings),
+        host=settings.streamgauge_exporter_host,
+        port=settings.streamgauge_exporter_port,
+        loop="uvloop",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=STOP_GRACE_S,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise OSError(f"STREAMGAUGE_EXPORTER_PORT {settings.streamgauge_exporter_port} could not be opened")

@@ -1,0 +1,285 @@
+"""Snapshots: brings the model up to date from one REPEATABLE READ transaction, and renders it.
+
+In: a pool. Out: a View, immutable, of exactly one snapshot of the current primary.
+Promise: reads only what commits touched since the snapshot before, by `pg_visible_in_snapshot`; any doubt (another
+server, another generation, commits pruned past us, an unknown shape) means that everything is read anew.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from database.columns import int4s
+from database.connect import Connection, Pool, acquire, transaction
+from database.queries import load
+from database.sketches import Ints
+from exporter.columns import (
+    Layout,
+    NewSeries,
+    Totals,
+    read_gauges,
+    read_heard,
+    read_metrics,
+    read_series,
+    read_totals,
+)
+from exporter.exposition import Page, paginate
+from exporter.family import Metric
+from exporter.gauges import GaugeRows, Heard, live_producers
+from exporter.ledger import AGGREGATOR_CURRENT_S, Pipeline, Service, read_pipeline, read_services, render, samples
+from exporter.model import Model, Outdated
+from exporter.settings import ExporterSettings
+
+log = logging.getLogger(__name__)
+
+TRUSTED_AGE_S: Final = 300.0
+"""An older snapshot is not built upon: commits may have been pruned that it did not see."""
+READ_ALL_SHARE: Final = 0.25
+"""From this share of touched series on, one pass over all totals is faster than a look-up each."""
+
+
+class Unavailable(Exception):
+    """No snapshot may be served now; the text says why."""
+
+
+class Head(NamedTuple):
+    """Where a snapshot stands."""
+
+    snapshot: str
+    identity: str
+    """`<system identifier>/<timeline>`, as aggregators write it to Redis."""
+    generation: int
+    first_commit: int | None
+    last_commit: int | None
+    now_s: float
+
+
+@dataclass(slots=True)
+class Change:
+    """What was read of one snapshot, before it is applied."""
+
+    head: Head
+    full: bool
+    touched: Ints
+    services: list[Service]
+    pipeline: Pipeline
+    heard: Heard
+    metrics: list[Metric] | None = None
+    layouts: dict[int, Layout] = field(default_factory=dict[int, Layout])
+    series: list[NewSeries] = field(default_factory=list[NewSeries])
+    totals: list[Totals] = field(default_factory=list[Totals])
+    gauges: GaugeRows | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One snapshot, rendered. Pages are shared with other views where they are equal."""
+
+    head: Head
+    pages: tuple[list[Page], list[Page]]
+    """Text, OpenMetrics."""
+    version: str
+    """Equal exactly when the text is equal, within this process."""
+    shown: int
+    full: bool
+    took_s: float
+    services: list[Service]
+    pipeline: Pipeline
+    in_flight: Mapping[str, int] | None
+    taken_at: float
+    """time.monotonic() when the snapshot was taken."""
+
+
+class Snapshots:
+    """Keeps the model and makes views; one `take` at a time."""
+
+    def __init__(
+        self,
+        settings: ExporterSettings,
+        pool: Pool,
+        stored_identity: Callable[[], Awaitable[str | None]],
+        in_flight: Callable[[], Mapping[str, int] | None],
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._stored_identity = stored_identity
+        self._confirmed: str | None = None
+        self._in_flight = in_flight
+        self._model: Model | None = None
+        self._head: Head | None = None
+        self._pages: tuple[list[Page], list[Page]] = ([], [])
+        self._own: tuple[bytes, bytes] = (b"", b"")
+        self._nonce = secrets.token_hex(4)
+        self._number = 0
+        self._shown_at = float("-inf")
+
+    async def take(self) -> View:
+        """Return a view of a snapshot taken after this call; Unavailable says why there is none."""
+        began = time.monotonic()
+        asking = asyncio.create_task(self._stored_identity(), name="exporter - database identity in Redis")
+        try:
+            change = await self._read_any()
+        finally:
+            stored = await asking
+        self._confirm(change.head.identity, stored)
+        try:
+            return await asyncio.to_thread(self._apply, change, began)
+        except Outdated as why:
+            log.info("full_reload", extra={"reason": str(why)})
+            self._model = None
+            return await self.take()
+        except BaseException:
+            self._model = None
+            raise
+
+    def _confirm(self, identity: str, stored: str | None) -> None:
+        """Refuse a database that is not the one acknowledgements refer to: it may lack a tail of commits."""
+        if stored is None:
+            if identity == self._confirmed:
+                return
+            raise Unavailable("Redis cannot be asked whether this is the current database")
+        if stored and stored != identity:
+            self._confirmed = None
+            raise Unavailable(f"this database is {identity}, acknowledgements refer to {stored}")
+        self._confirmed = identity
+
+    async def _read_any(self) -> Change:
+        async with acquire(self._pool) as connection, transaction(connection, "REPEATABLE READ READ ONLY"):
+            return await self._read(connection)
+
+    async def _read(self, connection: Connection) -> Change:
+        row = await connection.fetchrow(load("exporter_head"))
+        assert row is not None
+        head = _read_head(row)
+        full = self._model is None or self._doubts(head)
+        touched = np.empty(0, dtype=np.int64) if full else await self._touched(connection, head)
+        services = await connection.fetch(load("exporter_services"), self._settings.streamgauge_live_s)
+        pipeline = await connection.fetchrow(load("exporter_pipeline"), AGGREGATOR_CURRENT_S)
+        heard = await connection.fetchrow(load("exporter_heard"))
+        assert pipeline is not None and heard is not None
+        change = Change(head, full, touched, read_services(services), read_pipeline(pipeline, row), read_heard(heard))
+        if full:
+            await self._read_all(connection, change)
+        elif len(touched):
+            await self._read_touched(connection, change)
+        return change
+
+    def _doubts(self, head: Head) -> bool:
+        before = self._head
+        return (
+            before is None
+            or head.identity != before.identity
+            or head.generation != before.generation
+            or head.now_s - before.now_s > TRUSTED_AGE_S
+            or (head.first_commit is not None and head.first_commit > (before.last_commit or 0) + 1)
+        )
+
+    async def _touched(self, connection: Connection, head: Head) -> Ints:
+        assert self._head is not None
+        if head.last_commit == self._head.last_commit and head.snapshot == self._head.snapshot:
+            return np.empty(0, dtype=np.int64)
+        xmin = self._head.snapshot.partition(":")[0]
+        data: bytes | None = await connection.fetchval(load("exporter_touched"), self._head.snapshot, xmin)
+        return int4s(data)
+
+    async def _read_all(self, connection: Connection, change: Change) -> None:
+        change.metrics, change.layouts = read_metrics(await connection.fetch(load("exporter_metrics")))
+        change.series = [read_series(row) for row in await connection.fetch(load("exporter_series"), None)]
+        change.totals = [read_totals(row) for row in await connection.fetch(load("exporter_totals"))]
+        change.gauges = await self._gauges(connection, None)
+
+    async def _read_touched(self, connection: Connection, change: Change) -> None:
+        assert self._model is not None
+        unknown = change.touched[~self._model.is_known(change.touched)]
+        if len(unknown):
+            change.metrics, change.layouts = read_metrics(await connection.fetch(load("exporter_metrics")))
+            rows = await connection.fetch(load("exporter_series"), unknown.tolist())
+            change.series = [read_series(row) for row in rows]
+        gauges, others = self._model.split_gauges(change.touched)
+        if len(gauges) or len(unknown):
+            change.gauges = await self._gauges(connection, [*gauges.tolist(), *unknown.tolist()])
+        if len(others) > READ_ALL_SHARE * self._model.size():
+            change.totals = [read_totals(row) for row in await connection.fetch(load("exporter_totals"))]
+        elif len(others) or len(unknown):
+            ids = [*others.tolist(), *unknown.tolist()]
+            change.totals = [read_totals(row) for row in await connection.fetch(load("exporter_totals_of"), ids)]
+
+    async def _gauges(self, connection: Connection, ids: list[int] | None) -> GaugeRows:
+        row = await connection.fetchrow(load("exporter_gauges"), ids)
+        assert row is not None
+        return read_gauges(row)
+
+    # Applying: in a worker thread, so that health checks are answered meanwhile.
+
+    def _apply(self, change: Change, began: float) -> View:
+        model = self._updated(change)
+        self._model = None  # until all of it is applied
+        now_s = change.head.now_s
+        for fresh in change.series:
+            model.add_series(fresh)
+        model.touch(change.touched, now_s)
+        model.apply_totals(change.totals)
+        if change.gauges is not None:
+            model.replace_gauges(None if change.full else change.touched, change.gauges)
+        model.merge_gauges(live_producers(change.heard, self._settings.streamgauge_live_s))
+        model.show_since(now_s - self._settings.streamgauge_series_ttl_s)
+        view = self._view(model, change, began)
+        self._model, self._head = model, change.head
+        return view
+
+    def _updated(self, change: Change) -> Model:
+        if change.full:
+            assert change.metrics is not None
+            return Model(change.metrics, change.layouts)
+        assert self._model is not None
+        if change.metrics is not None:
+            self._model.update_metrics(change.metrics, change.layouts)
+        return self._model
+
+    def _view(self, model: Model, change: Change, began: float) -> View:
+        in_flight = self._in_flight()
+        found = samples(change.services, change.pipeline, in_flight)
+        own = tuple(render(found, openmetrics=om) for om in (False, True))
+        self._own = (_same(own[0], self._own[0]), _same(own[1], self._own[1]))
+        text = paginate([*model.pieces(openmetrics=False), self._own[0]], self._pages[0])
+        om = paginate([*model.pieces(openmetrics=True), self._own[1], b"# EOF\n"], self._pages[1])
+        if [id(page) for page in text] != [id(page) for page in self._pages[0]]:
+            self._number += 1
+        self._pages = (text, om)
+        return View(
+            change.head,
+            self._pages,
+            f"{self._nonce}-{self._number}",
+            model.shown(),
+            change.full,
+            time.monotonic() - began,
+            change.services,
+            change.pipeline,
+            in_flight,
+            began,
+        )
+
+
+def _same(new: bytes, old: bytes) -> bytes:
+    return old if new == old else new
+
+
+def _read_head(row: Mapping[str, Any]) -> Head:
+    if row["in_recovery"]:
+        raise Unavailable("the database server is a standby")
+    if row["fenced"]:
+        raise Unavailable("totals are being restored after a database failover")
+    return Head(
+        row["snapshot"],
+        f"{row['system_identifier']}/{row['timeline']}",
+        row["generation"],
+        row["first_commit"],
+        row["last_commit"],
+        row["now_s"],
+    )
