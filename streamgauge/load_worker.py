@@ -28,11 +28,12 @@ FLUSH_DEADLINE_S: Final = 60.0
 
 
 class Target(NamedTuple):
-    """A series to emit to. `bounds` is None unless it is a histogram."""
+    """A series to emit to. `bounds` is None unless it is a histogram; the totals of a gauge hold no `sum`."""
 
     key: str
     emit: Callable[[float], None]
     bounds: Sequence[float] | None
+    has_sum: bool = True
 
 
 def targets(plan: Plan) -> list[Target]:
@@ -50,7 +51,7 @@ def targets(plan: Plan) -> list[Target]:
         found.append(Target(_key(REQUESTS, route), requests.labels(route=route).inc, None))
     for i in range(gauges):
         route = f"r{i:06d}"
-        found.append(Target(_key(DEPTH, route), depth.labels(route=route).set, None))
+        found.append(Target(_key(DEPTH, route), depth.labels(route=route).set, None, has_sum=False))
     random.Random(plan.token).shuffle(found)  # noqa: S311 - an order, no secret
     return found
 
@@ -104,7 +105,8 @@ class Worker:
         if chosen[0] is self._probe:
             values[0] = 1.0
         if self._oracle is not None:
-            self._oracle.write((t.key, value, t.bounds) for t, value in zip(chosen, values, strict=True))
+            pairs = zip(chosen, values, strict=True)
+            self._oracle.write((t.key, value if t.has_sum else 0.0, t.bounds) for t, value in pairs)
         if chosen[0] is self._probe:
             self.probes += 1
             self._probed_s = time.monotonic()
