@@ -1,0 +1,2 @@
+-- Windows of one table's rows.
+SELECT DISTINCT extract(epoch FROM window_start)::bigint AS window_s FROM {table}
