@@ -10,7 +10,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def configure(level: str = "INFO") -> None:
