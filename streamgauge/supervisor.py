@@ -162,7 +162,9 @@ class Supervisor:
         self.check()
         log = self._log(service.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.children[service.name] = (service, start(service.command, log, env=service.env))
+        # Where `up` itself is killed its servers end too, and a service must not wait for them to come back.
+        process = start(service.command, log, env=service.env, death_signal=signal.SIGKILL)
+        self.children[service.name] = (service, process)
         self._write()
 
     def _await_ready(self, service: Service) -> None:
