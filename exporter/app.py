@@ -6,6 +6,7 @@ Promise: /metrics is answered from a fresh snapshot or with 503; /healthz, /read
 
 import asyncio
 import hmac
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -14,13 +15,18 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from database.connect import acquire
+from database.queries import load
 from exporter.exposition import OPENMETRICS, TEXT
+from exporter.health import report
 from exporter.negotiate import is_not_modified, takes_gzip, wants_openmetrics
 from exporter.own import OwnMetrics
+from exporter.refresh import AWAY
 from exporter.service import Exporter
 from exporter.settings import ExporterSettings
 from exporter.snapshot import Unavailable, View
 
+MAX_PRODUCERS: Final = 10_000
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 
 
@@ -42,6 +48,7 @@ def make_app(settings: ExporterSettings) -> FastAPI:
         _require_token(app, token.get_secret_value())
     _add_exposition(app, exporter, OwnMetrics(exporter.refresher))
     _add_probes(app, exporter)
+    _add_json(app, exporter)
     return app
 
 
@@ -109,3 +116,22 @@ def _add_probes(app: FastAPI, exporter: Exporter) -> None:
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     _ = healthz, readyz
+
+
+def _add_json(app: FastAPI, exporter: Exporter) -> None:
+    @app.get("/metrics/health")
+    async def health() -> Response:
+        answer, status = await report(exporter)
+        return JSONResponse(answer, status)
+
+    @app.get("/api/producers")
+    async def producers() -> Response:
+        settings = exporter.settings
+        try:
+            async with acquire(exporter.pool) as connection:
+                rows = await connection.fetch(load("exporter_producers"), settings.streamgauge_live_s, MAX_PRODUCERS)
+        except AWAY as error:
+            return JSONResponse({"error": f"the database does not answer: {type(error).__name__}"}, 503)
+        return JSONResponse({"producers": [{**row, "dropped": json.loads(row["dropped"])} for row in rows]})
+
+    _ = health, producers

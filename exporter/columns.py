@@ -5,9 +5,9 @@ Promise: no Python object per row but the key of a new series.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,12 @@ from exporter.gauges import GaugeRows, Heard
 
 EPOCH_2000_S: Final = 946_684_800
 
-Row = Mapping[str, Any]
+
+class Row(Protocol):
+    """One row by column names, as asyncpg and a dict give it."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """Return a column."""
 
 
 class Layout(NamedTuple):
@@ -81,6 +86,12 @@ def _arrays(data: bytes | None, rows: int) -> Ints:
     element = np.dtype([("length", ">i4"), ("value", ">i8")])
     row = np.dtype([("head", "V20"), ("elements", element, ((size - 20) // 12,))])
     return np.frombuffer(data, dtype=row)["elements"]["value"].astype(np.int64)
+
+
+def read_ids(data: bytes) -> Ints:
+    """Read `array_send` of an int[]."""
+    element = np.dtype([("length", ">i4"), ("value", ">i4")])
+    return np.frombuffer(data[20:], dtype=element)["value"].astype(np.int64)
 
 
 def read_gauges(row: Row) -> GaugeRows:

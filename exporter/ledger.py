@@ -6,10 +6,11 @@ Promise: an unknown number has no sample; it is never shown as 0.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from contract.self_metrics import COMPLETENESS, PIPELINE, SelfMetric
 from contract.series import series_key
+from exporter.columns import Row
 from exporter.exposition import format_value, header
 
 AGGREGATOR_CURRENT_S: Final = 15.0
@@ -47,7 +48,7 @@ class Pipeline(NamedTuple):
     last_commit_s: float | None
 
 
-def read_services(rows: Sequence[Mapping[str, Any]]) -> list[Service]:
+def read_services(rows: Sequence[Row]) -> list[Service]:
     """Read exporter_services."""
     fields = ("service", "accepted", "committed", "quarantined", "lost", "open", "duplicates")
     return [
@@ -61,7 +62,7 @@ def read_services(rows: Sequence[Mapping[str, Any]]) -> list[Service]:
     ]
 
 
-def read_pipeline(row: Mapping[str, Any], head: Mapping[str, Any]) -> Pipeline:
+def read_pipeline(row: Row, head: Row) -> Pipeline:
     """Read exporter_pipeline and what exporter_head says of commits."""
     loads = json.loads
     return Pipeline(

@@ -206,7 +206,7 @@ def _ordered_sums(at: Ints, values: Floats, order_by: Sequence[Ints], size: int)
     if len(at) > size:
         order = np.lexsort(tuple(reversed(order_by)))
         at, values = at[order], values[order]
-    return np.bincount(at, weights=values, minlength=size)
+    return np.bincount(at, weights=values, minlength=size).astype(np.float64, copy=False)
 
 
 def with_producer(key: str, producer: int) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 def _parts(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
     for part in header.lower().split(","):
         value, *parameters = (piece.strip() for piece in part.split(";"))
-        found = dict(parameter.partition("=")[::2] for parameter in parameters)
-        found = {name.strip(): text.strip().strip('"') for name, text in found.items()}
+        found: dict[str, str] = {}
+        for parameter in parameters:
+            name, _, text = parameter.partition("=")
+            found[name.strip()] = text.strip().strip('"')
         try:
             quality = float(found.pop("q", "1"))
         except ValueError:

@@ -6,7 +6,6 @@ Promise: it refuses to start on an old schema and says how to migrate; a stop an
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from uuid import UUID
 
 import uvicorn
@@ -14,6 +13,7 @@ import uvicorn
 from database.connect import Pool, acquire, open_pool
 from database.migrate import check as check_schema
 from database.queries import load
+from exporter.derived import read_derived
 from exporter.refresh import AWAY, Refresher
 from exporter.settings import ExporterSettings, check_access
 from exporter.snapshot import Snapshots, Unavailable, View
@@ -31,6 +31,7 @@ class Exporter:
 
     def __init__(self, settings: ExporterSettings) -> None:
         self.settings = settings
+        self._derived = read_derived(settings.streamgauge_derived_file)
         self.streams = Streams(settings, open_link(settings), self._unaccounted)
         self.refresher = Refresher(self._take, settings.streamgauge_scrape_deadline_s)
         self._pool: Pool | None = None
@@ -46,7 +47,9 @@ class Exporter:
     async def open(self) -> None:
         """Make the pool; connections are made when they are needed."""
         self._pool = await open_pool(self.settings, application="streamgauge exporter", size=POOL_SIZE)
-        self._snapshots = Snapshots(self.settings, self._pool, self.streams.database_identity, self._in_flight)
+        self._snapshots = Snapshots(
+            self.settings, self._pool, self.streams.database_identity, self.streams.in_flight, self._derived
+        )
 
     async def aclose(self) -> None:
         """Close everything, within a deadline."""
@@ -83,9 +86,6 @@ class Exporter:
         self.streams.start_counting()
         return await self._snapshots.take()
 
-    def _in_flight(self) -> Mapping[str, int] | None:
-        return self.streams.in_flight()
-
     async def _unaccounted(self, waiting: list[Waiting]) -> dict[str, int]:
         ids = [UUID(bytes=entry.producer_id) for entry in waiting]
         try:
@@ -95,7 +95,7 @@ class Exporter:
             raise ConnectionError(f"ledger: {error!r}") from error
         found: dict[str, int] = {}
         for row in rows:
-            entry = waiting[row["position"] - 1]
+            entry = waiting[int(row["position"]) - 1]
             found[entry.service] = found.get(entry.service, 0) + entry.events
         return found
 
@@ -121,9 +121,10 @@ def run(settings: ExporterSettings) -> None:
     from exporter.app import make_app
 
     check_access(settings)
+    app = make_app(settings)
     asyncio.run(require_schema(settings))
     config = uvicorn.Config(
-        make_app(settings),
+        app,
         host=settings.streamgauge_exporter_host,
         port=settings.streamgauge_exporter_port,
         loop="uvloop",

@@ -9,26 +9,29 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from database.columns import int4s
 from database.connect import Connection, Pool, acquire, transaction
 from database.queries import load
 from database.sketches import Ints
 from exporter.columns import (
     Layout,
     NewSeries,
+    Row,
     Totals,
     read_gauges,
     read_heard,
+    read_ids,
     read_metrics,
     read_series,
     read_totals,
 )
+from exporter.derived import Derived, read_ratios
+from exporter.derived import render as render_derived
 from exporter.exposition import Page, paginate
 from exporter.family import Metric
 from exporter.gauges import GaugeRows, Heard, live_producers
@@ -40,8 +43,13 @@ log = logging.getLogger(__name__)
 
 TRUSTED_AGE_S: Final = 300.0
 """An older snapshot is not built upon: commits may have been pruned that it did not see."""
+RATIOS_EVERY_S: Final = 5.0
+"""Derived gauges look at minutes: reading all their windows at each scrape would cost more than the scrape."""
 READ_ALL_SHARE: Final = 0.25
 """From this share of touched series on, one pass over all totals is faster than a look-up each."""
+
+
+NOTHING: Final[Ints] = np.empty(0, dtype=np.int64)
 
 
 class Unavailable(Exception):
@@ -103,21 +111,24 @@ class Snapshots:
         self,
         settings: ExporterSettings,
         pool: Pool,
-        stored_identity: Callable[[], Awaitable[str | None]],
+        stored_identity: Callable[[], Coroutine[None, None, str | None]],
         in_flight: Callable[[], Mapping[str, int] | None],
+        derived: Sequence[Derived] = (),
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._stored_identity = stored_identity
         self._confirmed: str | None = None
         self._in_flight = in_flight
+        self._derived = derived
+        self._ratios: dict[str, float] = {}
+        self._ratios_at_s = float("-inf")
         self._model: Model | None = None
         self._head: Head | None = None
         self._pages: tuple[list[Page], list[Page]] = ([], [])
         self._own: tuple[bytes, bytes] = (b"", b"")
         self._nonce = secrets.token_hex(4)
         self._number = 0
-        self._shown_at = float("-inf")
 
     async def take(self) -> View:
         """Return a view of a snapshot taken after this call; Unavailable says why there is none."""
@@ -158,7 +169,7 @@ class Snapshots:
         assert row is not None
         head = _read_head(row)
         full = self._model is None or self._doubts(head)
-        touched = np.empty(0, dtype=np.int64) if full else await self._touched(connection, head)
+        touched = NOTHING if full else await self._touched(connection, head)
         services = await connection.fetch(load("exporter_services"), self._settings.streamgauge_live_s)
         pipeline = await connection.fetchrow(load("exporter_pipeline"), AGGREGATOR_CURRENT_S)
         heard = await connection.fetchrow(load("exporter_heard"))
@@ -168,6 +179,9 @@ class Snapshots:
             await self._read_all(connection, change)
         elif len(touched):
             await self._read_touched(connection, change)
+        if abs(head.now_s - self._ratios_at_s) >= RATIOS_EVERY_S:
+            self._ratios = await read_ratios(connection, self._derived, head.now_s)
+            self._ratios_at_s = head.now_s
         return change
 
     def _doubts(self, head: Head) -> bool:
@@ -183,10 +197,10 @@ class Snapshots:
     async def _touched(self, connection: Connection, head: Head) -> Ints:
         assert self._head is not None
         if head.last_commit == self._head.last_commit and head.snapshot == self._head.snapshot:
-            return np.empty(0, dtype=np.int64)
+            return NOTHING
         xmin = self._head.snapshot.partition(":")[0]
-        data: bytes | None = await connection.fetchval(load("exporter_touched"), self._head.snapshot, xmin)
-        return int4s(data)
+        rows = await connection.fetch(load("exporter_touched"), self._head.snapshot, xmin)
+        return np.unique(np.concatenate([NOTHING, *(read_ids(row["ids"]) for row in rows)]))
 
     async def _read_all(self, connection: Connection, change: Change) -> None:
         change.metrics, change.layouts = read_metrics(await connection.fetch(load("exporter_metrics")))
@@ -245,7 +259,10 @@ class Snapshots:
     def _view(self, model: Model, change: Change, began: float) -> View:
         in_flight = self._in_flight()
         found = samples(change.services, change.pipeline, in_flight)
-        own = tuple(render(found, openmetrics=om) for om in (False, True))
+        own = [
+            render(found, openmetrics=om) + render_derived(self._derived, self._ratios, openmetrics=om)
+            for om in (False, True)
+        ]
         self._own = (_same(own[0], self._own[0]), _same(own[1], self._own[1]))
         text = paginate([*model.pieces(openmetrics=False), self._own[0]], self._pages[0])
         om = paginate([*model.pieces(openmetrics=True), self._own[1], b"# EOF\n"], self._pages[1])
@@ -270,7 +287,7 @@ def _same(new: bytes, old: bytes) -> bytes:
     return old if new == old else new
 
 
-def _read_head(row: Mapping[str, Any]) -> Head:
+def _read_head(row: Row) -> Head:
     if row["in_recovery"]:
         raise Unavailable("the database server is a standby")
     if row["fenced"]:
