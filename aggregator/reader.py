@@ -59,10 +59,14 @@ class Reader:
                 GROUP, self._consumer, {self._key: start}, count=count, block=block_ms or None
             )
         except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            await self.ensure_group()
-            return []
+            return await self._without_group(error)
+
+    async def _without_group(self, error: ResponseError) -> list[Any]:
+        """Make the group if that is what was missing; there is nothing to read then."""
+        if not str(error).startswith("NOGROUP"):
+            raise error
+        await self.ensure_group()
+        return []
 
     async def ensure_group(self) -> None:
         """Create stream and group, from the beginning of what the stream holds."""
@@ -74,9 +78,12 @@ class Reader:
 
     async def reclaim(self, count: int) -> list[Entry]:
         """Take over entries that were pending for too long, ours included; continues from its last cursor."""
-        reply = await self._link.xautoclaim(
-            self._key, GROUP, self._consumer, self._reclaim_idle_ms, self._cursor, count=count
-        )
+        try:
+            reply = await self._link.xautoclaim(
+                self._key, GROUP, self._consumer, self._reclaim_idle_ms, self._cursor, count=count
+            )
+        except ResponseError as error:
+            return await self._without_group(error)
         self._cursor = reply[0].decode() if isinstance(reply[0], bytes) else str(reply[0])
         raw: list[Raw] = reply[1]
         if len(reply) > 2:

@@ -32,7 +32,8 @@ from database.queries import load
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE_S: Final = 20.0
+STOP_GRACE_S: Final = 12.0
+"""How long a stop waits for what was read to be committed; it is pending in the group otherwise."""
 FAILOVER_CHECK_S: Final = 5.0
 
 T = TypeVar("T")
@@ -129,8 +130,10 @@ class Aggregator:
                 await self._stop_shard(shard)
             self._raise_dead()
             await self._pause(self._settings.streamgauge_lease_s / 3)
-        for shard in list(self._shards):
-            await self._stop_shard(shard)
+        for shard, _ in self._shards.values():
+            shard.stop.set()
+        for number in list(self._shards):
+            await self._stop_shard(number)
         try:
             await leases.sign_off()
         except OPERATIONAL as error:

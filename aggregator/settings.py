@@ -5,10 +5,10 @@ Promise: frozen; each value is checked at start and a bad one ends the process w
 
 from pydantic import Field
 
-from database.settings import PostgresSettings, RedisSettings
+from database.settings import PostgresSettings, RedisSettings, RetentionSettings
 
 
-class AggregatorSettings(PostgresSettings, RedisSettings):
+class AggregatorSettings(PostgresSettings, RedisSettings, RetentionSettings):
     """What one aggregator needs to know. Times in seconds, sizes in bytes."""
 
     streamgauge_commit_interval_s: float = Field(default=0.5, gt=0, le=60)

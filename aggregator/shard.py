@@ -68,7 +68,6 @@ class Shard:
             stages.create_task(self._commit_stage(), name=f"shard {number} - commit")
 
     async def _read_stage(self) -> None:
-        await self._retry(self.reader.ensure_group, "ensure_group")
         while not self.stop.is_set():
             entries = await self._retry(self._gather, "read")
             if entries or self.reader.lost or self.reader.crashing:
@@ -78,6 +77,8 @@ class Shard:
 
     async def _gather(self) -> list[Entry]:
         """Collect entries until the commit interval is over or the commit is large enough."""
+        if self.stop.is_set():
+            return []
         limit = self._settings.streamgauge_commit_max_batches
         entries = await self._reclaimed()
         entries += await self.reader.read(limit, BLOCK_MS)

@@ -50,6 +50,14 @@ class Upkeep:
 
     async def _once(self) -> None:
         main = await self._lanes.main()
-        if await upkeep.claim(main.pool, "upkeep", self._settings.streamgauge_upkeep_interval_s, self._consumer):
-            await upkeep.run(main.pool, self._settings, drained=self._is_drained())
-            await redrive_parked(main.pool, self._committer)
+        slot = await upkeep.claim(main.pool, "upkeep", self._settings.streamgauge_upkeep_interval_s, self._consumer)
+        if slot is None:
+            return
+        failed = await upkeep.run(
+            main.pool,
+            self._settings,
+            drained=self._is_drained(),
+            replay_window_s=self._settings.streamgauge_replay_window_s,
+        )
+        await redrive_parked(main.pool, self._committer)
+        await upkeep.finish(main.pool, "upkeep", slot, failed)
