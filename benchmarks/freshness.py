@@ -37,8 +37,8 @@ def run(full: bool) -> Section:
         section.add(f"p50, {work}", OURS, "s", [quantile(values, 0.5) or 0.0])
         section.add(f"p99, {work}", OURS, "s", [quantile(values, 0.99) or 0.0], at_most=1.0)
     section.notes.append(
-        f"Load: {rate:,.0f} events/s ({SHAPE.title}, {PRODUCERS} producers); a scrape each {POLL_S * 1000:.0f} ms looks "
-        "for the probe; flush interval 250 ms and commit interval as shipped."
+        f"Load: {rate:,.0f} events/s ({SHAPE.title}, {PRODUCERS} producers); a scrape each {POLL_S * 1000:.0f} ms "
+        "looks for the probe; flush interval 250 ms and commit interval as shipped."
     )
     return section
 
