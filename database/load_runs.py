@@ -3,9 +3,21 @@
 In: a run id from a batch. Out: the schema its rows go to. Promise: a purged run takes nothing more.
 """
 
+from datetime import datetime
+from typing import NamedTuple
+
+from database import partitions
 from database.connect import Pool, acquire, transaction
 from database.migrate import migrate_schema
 from database.queries import load
+
+
+class LoadRun(NamedTuple):
+    """A run whose rows are still there."""
+
+    run_id: str
+    schema_name: str
+    created_at: datetime
 
 
 async def ensure_run(pool: Pool, run_id: str, events: int) -> str | None:
@@ -15,11 +27,29 @@ async def ensure_run(pool: Pool, run_id: str, events: int) -> str | None:
         if row is not None and row["purged_at"] is not None:
             await connection.execute(load("refuse_run"), run_id, events)
             return None
-        if row is not None:
+        if row is not None and row["ready"]:
             return str(row["schema_name"])
         schema = str(await connection.fetchval(load("add_run"), run_id))
         await migrate_schema(connection, schema)
+        # The pool resets it when the connection goes back.
+        await connection.execute(f'SET search_path = "{schema}"')
+        await partitions.ensure(connection)
         return schema
+
+
+async def list_runs(pool: Pool) -> list[LoadRun]:
+    """Return the runs that were not purged, oldest first."""
+    async with acquire(pool) as connection:
+        return [LoadRun(*row.values()) for row in await connection.fetch(load("list_runs"))]
+
+
+async def migrate_runs(pool: Pool) -> list[str]:
+    """Bring the schema of every run to the newest version; returns what was applied."""
+    applied: list[str] = []
+    for run in await list_runs(pool):
+        async with acquire(pool) as connection:
+            applied += [f"{run.run_id}: {name}" for name in await migrate_schema(connection, run.schema_name)]
+    return applied
 
 
 async def purge(pool: Pool, run_id: str) -> bool:
@@ -28,5 +58,6 @@ async def purge(pool: Pool, run_id: str) -> bool:
         row = await connection.fetchrow(load("purge_run"), run_id)
         if row is None:
             return False
+        await connection.execute(load("upkeep_lock_of"), row["schema_name"])
         await connection.execute(f'DROP SCHEMA IF EXISTS "{row["schema_name"]}" CASCADE')
     return True

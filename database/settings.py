@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.streams import DEFAULT_SHARDS, MAX_SHARDS
@@ -51,6 +51,31 @@ class RedisSettings(ServiceSettings):
     streamgauge_redis_timeout_s: float = Field(default=5.0, gt=0, le=60)
     streamgauge_shards: int = Field(default=DEFAULT_SHARDS, ge=1, le=MAX_SHARDS)
     """Number of streams when Redis has none recorded; it may only grow."""
+
+
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+
+
+def read_duration_s(value: object) -> object:
+    """Return seconds of a text such as `36h`, `2d` or `2y`; anything else is left to the field's own check."""
+    text = str(value).strip()
+    if text[:-1].isdigit() and text[-1:] in _UNITS_S:
+        return int(text[:-1]) * _UNITS_S[text[-1]]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(read_duration_s)]
+
+SHORTEST_RETENTION_S: Final = 26 * 3600
+"""Longer than data may be late: a window is rolled up again from the level below, which must still hold all of it."""
+
+
+class RetentionSettings(ServiceSettings):
+    """How long each level is kept: seconds, or a number with one of the units s m h d w y."""
+
+    streamgauge_retention_10s: Duration = Field(default=2 * 86_400, ge=SHORTEST_RETENTION_S)
+    streamgauge_retention_1m: Duration = Field(default=30 * 86_400, ge=SHORTEST_RETENTION_S)
+    streamgauge_retention_1h: Duration = Field(default=2 * 365 * 86_400, ge=SHORTEST_RETENTION_S)
 
 
 KNOWN_NAMES: Final = frozenset(

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import asyncpg
+
 from aggregator.decode import BlockCache, Decoded, Entry, decode
 from aggregator.fold import Booked, fold
 from aggregator.identities import Identities
@@ -14,7 +16,7 @@ from contract.batch import Body, Directory, encode_directory, read_envelope, sea
 from contract.metric import DEFAULT_BUCKETS, Kind, MetricDef
 from contract.series import parse_key
 from database.connect import Pool
-from database.ledger import apply
+from database.ledger import apply, is_stale
 
 Counters = Mapping[bytes, tuple[int, float]]
 Values = Mapping[bytes, Sequence[float]]
@@ -91,6 +93,15 @@ class Store:
 
     async def commit(self, *batches: bytes) -> None:
         """Fold and apply batches in one transaction; a batch that was applied before fails the test."""
+        try:
+            await self._commit(*batches)
+        except asyncpg.PostgresError as error:
+            if not is_stale(error):
+                raise
+            self.identities.forget()
+            await self._commit(*batches)
+
+    async def _commit(self, *batches: bytes) -> None:
         decoded = [self._decode(data) for data in batches]
         await self.identities.refresh()
         known = await self.identities.producer_numbers(decoded, 0)

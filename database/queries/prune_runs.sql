@@ -1,0 +1,1 @@
+DELETE FROM runs WHERE scheduled_for < now() - interval '30 days'
