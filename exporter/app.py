@@ -7,20 +7,24 @@ Promise: /metrics is answered from a fresh snapshot or with 503; /healthz, /read
 import asyncio
 import hmac
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from database.connect import acquire
 from database.queries import load
 from exporter.exposition import OPENMETRICS, TEXT
 from exporter.health import report
+from exporter.history import answer
 from exporter.negotiate import is_not_modified, takes_gzip, wants_openmetrics
 from exporter.own import OwnMetrics
+from exporter.question import BadQuestion, read_question
 from exporter.refresh import AWAY
 from exporter.service import Exporter
 from exporter.settings import ExporterSettings
@@ -134,4 +138,27 @@ def _add_json(app: FastAPI, exporter: Exporter) -> None:
             return JSONResponse({"error": f"the database does not answer: {type(error).__name__}"}, 503)
         return JSONResponse({"producers": [{**row, "dropped": json.loads(row["dropped"])} for row in rows]})
 
-    _ = health, producers
+    @app.get("/api/rollups")
+    async def rollups(request: Request) -> Response:
+        given = request.query_params
+        try:
+            question = read_question(
+                given.get("metric", ""),
+                given.get("match", ""),
+                given.get("from", ""),
+                given.get("to", ""),
+                given.get("step", "1m"),
+                [text for every in given.getlist("quantile") for text in every.split(",")],
+                time.time(),
+            )
+            return JSONResponse(await answer(exporter.pool, question))
+        except BadQuestion as error:
+            return JSONResponse({"error": str(error), "parameter": error.parameter}, error.status)
+        except AWAY as error:
+            return JSONResponse({"error": f"the database does not answer: {type(error).__name__}"}, 503)
+
+    @app.get("/")
+    async def dashboard() -> Response:
+        return HTMLResponse(files("exporter").joinpath("dashboard.html").read_text())
+
+    _ = health, producers, rollups, dashboard

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from contract.metric import MAX_HELP_BYTES, Kind
 from contract.self_metrics import CATALOGUE
@@ -55,9 +55,9 @@ def read_derived(path: Path | None) -> list[Derived]:
         raise SettingsError(f"{SETTING}: {error.strerror}: {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{SETTING}: {path} is no TOML: {error}") from None
-    tables = document.get("derived", [])
-    if set(document) - {"derived"} or not isinstance(tables, list):
+    if set(document) - {"derived"} or not isinstance(document.get("derived", []), list):
         raise SettingsError(f"{SETTING}: {path} may hold [[derived]] tables only")
+    tables: list[Any] = document.get("derived", [])
     found: list[Derived] = []
     taken = {metric.name for metric in CATALOGUE}
     for number, table in enumerate(tables, 1):
@@ -70,31 +70,37 @@ def read_derived(path: Path | None) -> list[Derived]:
 
 
 def _read_one(where: str, table: Any) -> Derived:
+    fields = _check_fields(where, table)
+    name = "name"
+    try:
+        check_metric_name(fields["name"])
+        name = "numerator"
+        numerator = parse_selector(fields[name])
+        name = "denominator"
+        denominator = parse_selector(fields[name])
+    except SeriesError as error:
+        raise SettingsError(f"{where}: {name}: {error}") from None
+    return Derived(fields["name"], fields["help"], numerator, denominator, fields["window_s"])
+
+
+def _check_fields(where: str, table: Any) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise SettingsError(f"{where}: is no table")
-    for name in table:
+    fields = cast("dict[str, Any]", table)
+    for name in fields:
         if name not in FIELDS:
             raise SettingsError(f"{where}: {name}: no such field")
     for name in FIELDS:
-        if name not in table:
+        if name not in fields:
             raise SettingsError(f"{where}: {name}: is missing")
         wanted = int if name == "window_s" else str
-        if type(table[name]) is not wanted:
+        if type(fields[name]) is not wanted:
             raise SettingsError(f"{where}: {name}: is no {'integer' if wanted is int else 'text'}")
-    if not 10 <= table["window_s"] <= MAX_WINDOW_S or table["window_s"] % 10:
-        raise SettingsError(f"{where}: window_s: {table['window_s']} is no multiple of 10 from 10 to {MAX_WINDOW_S}")
-    if len(table["help"].encode()) > MAX_HELP_BYTES:
+    if not 10 <= fields["window_s"] <= MAX_WINDOW_S or fields["window_s"] % 10:
+        raise SettingsError(f"{where}: window_s: {fields['window_s']} is no multiple of 10 from 10 to {MAX_WINDOW_S}")
+    if len(fields["help"].encode()) > MAX_HELP_BYTES:
         raise SettingsError(f"{where}: help: is longer than {MAX_HELP_BYTES} bytes")
-    name = "name"
-    try:
-        check_metric_name(table["name"])
-        name = "numerator"
-        numerator = parse_selector(table[name])
-        name = "denominator"
-        denominator = parse_selector(table[name])
-    except SeriesError as error:
-        raise SettingsError(f"{where}: {name}: {error}") from None
-    return Derived(table["name"], table["help"], numerator, denominator, table["window_s"])
+    return fields
 
 
 async def read_ratios(connection: Connection, derived: Iterable[Derived], now_s: float) -> dict[str, float]:

@@ -25,11 +25,16 @@ class GaugeRows(NamedTuple):
     def replace(self, touched: Ints, fresh: "GaugeRows") -> "GaugeRows":
         """Return the rows with those of `touched` series replaced by `fresh`."""
         keep = ~np.isin(self.series, touched)
-        return GaugeRows(*(np.concatenate((old[keep], new)) for old, new in zip(self, fresh, strict=True)))
+        return GaugeRows(
+            np.concatenate((self.series[keep], fresh.series)),
+            np.concatenate((self.producer[keep], fresh.producer)),
+            np.concatenate((self.value[keep], fresh.value)),
+            np.concatenate((self.set_ms[keep], fresh.set_ms)),
+        )
 
     def select(self, rows: NDArray[np.bool_]) -> "GaugeRows":
         """Return the rows of a mask."""
-        return GaugeRows(*(column[rows] for column in self))
+        return GaugeRows(self.series[rows], self.producer[rows], self.value[rows], self.set_ms[rows])
 
 
 NO_ROWS = GaugeRows(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=np.int64))
