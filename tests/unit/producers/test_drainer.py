@@ -1,0 +1,167 @@
+"""From emits to sealed batches, without threads and without Redis."""
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.batch import Body, Directory, read_body, read_directory, read_envelope
+from contract.series import MAX_VALUE
+from producers import Client, Counter, Gauge, Histogram, Settings
+from producers.clock import Clock
+from producers.drainer import HEARTBEAT_MS, Drainer
+from producers.seal import MAX_SAMPLES, Sealed, Sealer
+
+
+class FakeClock(Clock):
+    """Redis time that a test moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_ms = 1_000_000
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+
+class Bench:
+    """A drainer, its clock and the metrics it empties."""
+
+    def __init__(self) -> None:
+        self.client = Client(Settings(disabled=True))
+        self.client.ensure_running = lambda: None  # type: ignore[method-assign]
+        self.clock = FakeClock()
+        self.drainer = Drainer(Sealer(self.clock, "test", None), self.clock)
+
+    def tick(self, slots: int = 4, after_ms: int = 250) -> list[tuple[int, Body, Directory]]:
+        """Move time, flush, and return (events, body, directory) of each batch."""
+        self.clock.at_ms += after_ms
+        return [opened(sealed) for sealed in self.drainer.tick(self.client.children, slots)]
+
+
+def opened(sealed: Sealed) -> tuple[int, Body, Directory]:
+    envelope = read_envelope(sealed.data)
+    assert (envelope.seq, envelope.events) == (sealed.seq, sealed.events)
+    body = read_body(envelope, sealed.data)
+    return envelope.events, body, read_directory(body.directory)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_accepted_minus_dropped_is_the_sum_of_events(bench: Bench) -> None:
+    """At every batch, whatever was emitted: the ledger depends on it."""
+    hits, size = Counter("a", registry=bench.client), Histogram("b", registry=bench.client)
+    events = 0
+    for i in range(20):
+        hits.inc(i - 3)
+        size.observe(float("nan") if i % 3 else i)
+        for n, body, _ in bench.tick():
+            events += n
+            assert body.accepted - sum(body.dropped.values()) == events
+    assert bench.drainer.accepted == 40
+
+
+def test_seqs_have_no_gap_and_name_the_first_of_their_window(bench: Bench) -> None:
+    """Completeness of a window is decidable from the next window's first seq."""
+    hits = Counter("a", registry=bench.client)
+    seen: list[tuple[int, int, int]] = []
+    for _ in range(100):
+        hits.inc()
+        for sealed in bench.drainer.tick(bench.client.children, 4):
+            _, body, _ = opened(sealed)
+            seen.append((sealed.seq, body.window_start_s, body.window_first_seq))
+        bench.clock.at_ms += 250
+    assert [seq for seq, _, _ in seen] == list(range(1, len(seen) + 1))
+    for seq, window_s, first in seen:
+        assert first == min(s for s, w, _ in seen if w == window_s) <= seq
+        assert window_s % 10 == 0
+
+
+def test_without_a_slot_samples_merge_and_counts_stay_exact(bench: Bench) -> None:
+    """An outage costs time resolution: sketch, exact `le` counts, sum; booked to the window of its end."""
+    size = Histogram("b", buckets=(1.0, 2.0), registry=bench.client)
+    for value in (0.5, 1.0, 1.5, 2.0, 9.0):
+        size.observe(value)
+        assert bench.tick(slots=0, after_ms=5000) == []
+    size.observe(1.0)
+    ((events, body, directory),) = bench.tick()
+    assert events == 6
+    assert (directory.n_samples, directory.n_merged) == (1, 1)
+    assert struct.unpack("<3Q", body.merged_le) == (2, 2, 1)
+    assert struct.unpack("<d", body.merged_sum) == (14.0,)
+    assert body.span_start_ms < body.window_start_s * 1000 <= body.flushed_ms == bench.clock.at_ms
+
+
+def test_memory_of_an_outage_is_bounded_by_series(bench: Bench) -> None:
+    """A hundred thousand samples of one series wait as some dozens of numbers."""
+    size = Histogram("b", registry=bench.client)
+    for i in range(100):
+        for _ in range(1000):
+            size.observe(i)
+        bench.tick(slots=0)
+    (accumulator,) = bench.drainer._pending.values()  # pyright: ignore[reportPrivateUsage]
+    held: Any = accumulator
+    assert held.values == []
+    assert len(held.merged.sketch) <= 100
+
+
+def test_gauge_is_said_once_a_window_without_events(bench: Bench) -> None:
+    """Its repeat has n = 0: a value, and no event."""
+    level = Gauge("g", registry=bench.client)
+    level.set(4)
+    level.inc()
+    level.dec(2)
+    ((events, body, _),) = bench.tick()
+    assert events == 3
+    assert struct.unpack("<d", body.gauge_last) == (3.0,)
+    assert bench.tick() == []
+    ((events, body, _),) = bench.tick(after_ms=10_000)
+    assert events == 0
+    assert struct.unpack("<Q", body.gauge_n) == (0,)
+    assert struct.unpack("<3d", body.gauge_last + body.gauge_min + body.gauge_max) == (3.0, 3.0, 3.0)
+
+
+def test_silence_is_a_heartbeat_every_five_seconds(bench: Bench) -> None:
+    """An empty batch says that the producer lives."""
+    assert [events for events, _, _ in bench.tick(after_ms=HEARTBEAT_MS)] == [0]
+    assert bench.tick(after_ms=HEARTBEAT_MS - 1) == []
+    assert len(bench.tick(after_ms=1)) == 1
+
+
+def test_more_than_the_slots_waits_its_turn(bench: Bench) -> None:
+    """A flush that needs more batches than may wait is sealed over several flushes; nothing is lost."""
+    size = Histogram("b", registry=bench.client)
+    size.labels().values.extend([0.5] * (5 * MAX_SAMPLES + 7))
+    events = [sum(n for n, _, _ in bench.tick(slots=2)) for _ in range(4)]
+    assert events[:2] == [2 * MAX_SAMPLES, 2 * MAX_SAMPLES]
+    assert sum(events) == 5 * MAX_SAMPLES + 7
+
+
+def test_directory_bytes_repeat_from_batch_to_batch(bench: Bench) -> None:
+    """Readers recognise a directory by its bytes."""
+    hits = Counter("a", labelnames=["x"], registry=bench.client)
+    directories: set[bytes] = set()
+    for _ in range(5):
+        for label in ("1", "2", "3"):
+            hits.labels(label).inc()
+        directories |= {body.directory for _, body, _ in bench.tick()}
+    assert len(directories) == 1
+
+
+@given(st.lists(st.one_of(st.floats(), st.integers(), st.text(max_size=3), st.none(), st.booleans())))
+def test_every_value_is_an_event_or_a_drop(values: list[Any]) -> None:
+    """Whatever is emitted, in whatever company: counted once."""
+    bench = Bench()
+    size = Histogram("b", registry=bench.client)
+    for value in values:
+        size.observe(value)
+    legal = [v for v in values if isinstance(v, int | float) and abs(v) <= MAX_VALUE]
+    batches = bench.tick()
+    assert sum(events for events, _, _ in batches) == len(legal)
+    dropped = batches[-1][1].dropped if batches else {}
+    assert sum(dropped.values()) == len(values) - len(legal)

@@ -1,0 +1,171 @@
+"""The sender against a Redis that fails as told (fakeredis has no lost replies, so a double stands in)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from producers import sender as module
+from producers.clock import Clock
+from producers.seal import Sealed
+from producers.sender import Outbox, Sender
+from producers.settings import Settings, SettingsError
+
+
+class Double:
+    """A Redis connection: records XADDs; `fail` may raise after the server took them (a lost reply)."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.run_id = "a"
+        self.full = False
+        self.fail: Callable[[], None] = lambda: None
+        self.answers: list[Exception] = []
+
+    def info(self, section: str) -> dict[str, str]:
+        return {"run_id": self.run_id} if section == "server" else {}
+
+    def set(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def get(self, key: str) -> bytes:
+        return b"2"
+
+    def time(self) -> tuple[int, int]:
+        return (1000, 0)
+
+    def close(self) -> None: ...
+
+    def pipeline(self, transaction: bool) -> "Pipeline":
+        assert not transaction
+        return Pipeline(self)
+
+
+class Pipeline:
+    """Commands of one round trip."""
+
+    def __init__(self, server: Double) -> None:
+        self.server = server
+        self.adds: list[bytes] = []
+
+    def get(self, key: str) -> None: ...
+
+    def xadd(self, key: str, fields: dict[bytes, bytes]) -> None:
+        self.adds.append(fields[b"b"])
+
+    def execute(self, raise_on_error: bool) -> list[Any]:
+        assert not raise_on_error
+        replies: list[Any] = [b"1" if self.server.full else None]
+        for data in self.adds:
+            if self.server.answers:
+                replies.append(self.server.answers.pop(0))
+            else:
+                self.server.taken.append(data)
+                replies.append(b"1-1")
+        self.server.fail()
+        return replies
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Double:
+    double = Double()
+    monkeypatch.setattr(module, "open_link", lambda settings: double)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    monkeypatch.setattr(module, "MIN_PAUSE_S", 0.0)
+    return double
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    box = Outbox()
+    for seq in (1, 2):
+        box.put(Sealed(seq, 1, b"batch %d" % seq))
+    return box
+
+
+def a_sender(outbox: Outbox) -> Sender:
+    return Sender(Settings(), outbox, Clock(), bytes(16))
+
+
+def attempt(sender: Sender) -> None:
+    sender._attempt()  # pyright: ignore[reportPrivateUsage]
+
+
+def fails_once(error: Exception, server: Double) -> Callable[[], None]:
+    def fail() -> None:
+        server.fail = lambda: None
+        raise error
+
+    return fail
+
+
+def test_lost_reply_sends_the_same_bytes_again(server: Double, outbox: Outbox) -> None:
+    """The batch's fate is unknown, so it goes again, unchanged; the ledger removes the second one."""
+    server.fail = fails_once(RedisConnectionError("reply lost"), server)
+    sender = a_sender(outbox)
+    attempt(sender)
+    assert len(outbox.waiting) == 2
+    attempt(sender)
+    assert not outbox.waiting
+    assert server.taken == [b"batch 1", b"batch 2"] * 2
+
+
+def test_refused_batch_stays_and_accepted_neighbour_leaves(server: Double, outbox: Outbox) -> None:
+    """Redis out of memory for one XADD of two: just that one waits."""
+    server.answers = [ResponseError("OOM command not allowed")]
+    sender = a_sender(outbox)
+    attempt(sender)
+    assert [sealed.seq for sealed in outbox.waiting] == [1]
+    attempt(sender)
+    assert server.taken == [b"batch 2", b"batch 1"]
+
+
+def test_another_server_gets_the_recent_batches_again(server: Double, outbox: Outbox) -> None:
+    """A restarted Redis may have lost what it acknowledged within the last seconds."""
+    sender = a_sender(outbox)
+    attempt(sender)
+    outbox.put(Sealed(3, 1, b"batch 3"))
+    server.fail = fails_once(RedisConnectionError("gone"), server)
+    attempt(sender)
+    server.taken.clear()
+    server.run_id = "b"
+    attempt(sender)
+    assert server.taken == [b"batch 1", b"batch 2", b"batch 3"]
+
+
+def test_full_flag_holds_back_until_it_is_gone(server: Double, outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the stream is at its cap the producer merges instead of sending."""
+    monkeypatch.setattr(module, "HELD_PAUSE_S", 0.0)
+    server.full = True
+    sender = a_sender(outbox)
+    attempt(sender)
+    assert outbox.slots() == 0
+    outbox.put(Sealed(3, 1, b"batch 3"))
+    attempt(sender)
+    assert server.taken == [b"batch 1", b"batch 2"]
+    server.full = False
+    attempt(sender)
+    assert outbox.slots() == 3
+    attempt(sender)
+    assert server.taken[-1] == b"batch 3"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STREAMGAUGE_FLUSH_INTERVAL_S", "0"),
+        ("STREAMGAUGE_FLUSH_INTERVAL_S", "fast"),
+        ("STREAMGAUGE_SHARDS", "65"),
+        ("STREAMGAUGE_SERVICE", ""),
+    ],
+)
+def test_bad_setting_is_named(name: str, value: str) -> None:
+    """The producer reads its few settings itself, and says which is wrong."""
+    with pytest.raises(SettingsError, match=name):
+        Settings.read({name: value})
+
+
+def test_bad_redis_address_is_named() -> None:
+    """At the first connection, by the setting's name."""
+    with pytest.raises(SettingsError, match="REDIS_URL"):
+        module.open_link(Settings(redis_url="http://x"))
