@@ -55,12 +55,12 @@ def committed(text: str) -> float:
 
 
 def samples(text: str) -> list[str]:
-    """Return the largest sample of each counter and gauge that an application emitted, its own before http_*."""
+    """Return the largest sample, unless 0, of each counter and gauge of an application; http_* come last."""
     simple = {match["name"] for match in _TYPE.finditer(text)}
     chosen: dict[str, re.Match[str]] = {}
     for line in text.splitlines():
         match = _SAMPLE.match(line)
-        if match is None or match["name"] not in simple or line.startswith("streamgauge_"):
+        if match is None or match["name"] not in simple or line.startswith("streamgauge_") or not float(match["value"]):
             continue
         best = chosen.get(match["name"])
         if best is None or float(match["value"]) > float(best["value"]):
