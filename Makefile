@@ -31,9 +31,9 @@ status: $(READY) ## show what runs
 	@$(BIN)/streamgauge status
 
 test: $(READY) ## run the tests, in random order, on real servers
-	@$(BIN)/python -m pytest -m "not faults" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-faults: $(READY) ## run the tests that kill and cut
+faults: $(READY) ## run just the tests that kill and cut
 	@$(BIN)/python -m pytest -m faults
 
 check: $(READY) ## lint, format and types, as CI does
