@@ -18,5 +18,6 @@ COMMANDS: Final = {
     "aggregate": "run one aggregator: consume, fold, commit, acknowledge",
     "export": "run one exporter: /metrics, health, JSON",
     "loadtest": "push synthetic events through the pipeline and follow each to its commit",
+    "audit": "prove that every accepted event is accounted for; name what is not",
 }
 """Name -> one line of help; the module is `streamgauge.commands.<name>`, dashes as underscores."""

@@ -1,0 +1,1 @@
+SELECT producer_id, seq, events FROM parked

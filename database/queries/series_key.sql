@@ -1,0 +1,2 @@
+-- $1 series
+SELECT key FROM series WHERE series_id = $1

@@ -1,0 +1,225 @@
+"""The audit on real servers: ok on a healthy store, and each corruption by hand is named."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis.asyncio
+
+from contract.streams import FIELD, GROUP, SHARD_COUNT_KEY, stream_key
+from database import partitions, upkeep
+from database.audit import Report, audit
+from database.connect import Pool, acquire, open_pool
+from database.partitions import PARTS
+from database.settings import PostgresSettings, RetentionSettings
+from tests.batches import Store, make_batch
+
+COUNTER, GAUGE, HISTOGRAM = b'c_total{a="1"}', b"g", b'h_seconds{a="1"}'
+PRODUCER = bytes(range(16))
+
+
+@dataclass
+class Rig:
+    """A store and its stream: what is emitted stands in the stream; what is committed is acknowledged too."""
+
+    pool: Pool
+    link: Any
+    store: Store
+    window_s: int
+    accepted: int = 0
+    seq: int = 0
+    dropped: dict[str, int] = field(default_factory=dict[str, int])
+    ids: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+    def seal(self, dropped: Mapping[str, int] = {}) -> bytes:
+        """Seal the producer's next batch: 3 + 2 + 2 events."""
+        self.seq += 1
+        for reason, count in dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+        self.accepted += 7 + sum(dropped.values())
+        return make_batch(
+            PRODUCER,
+            self.seq,
+            counters={COUNTER: (3, 4.25)},
+            gauges={GAUGE: [1.0, 2.0]},
+            histograms={HISTOGRAM: [0.3, 7.0 * self.seq]},
+            window_s=self.window_s,
+            accepted=self.accepted,
+            dropped=self.dropped,
+        )
+
+    async def emit(self, data: bytes) -> None:
+        """Add a batch to the stream."""
+        self.ids[self.seq] = await self.link.xadd(stream_key(0), {FIELD: data})
+
+    async def commit(self, dropped: Mapping[str, int] = {}) -> None:
+        """Emit, commit and acknowledge one batch."""
+        data = self.seal(dropped)
+        await self.emit(data)
+        await self.link.xreadgroup(GROUP, "test", {stream_key(0): ">"})
+        await self.store.commit(data)
+        await self.link.xack(stream_key(0), GROUP, self.ids[self.seq])
+
+    async def roll_up(self) -> None:
+        """Let all parts have arrived a while ago and do the upkeep."""
+        at_s = int(time.time()) - 180
+        part = partitions.partition(PARTS, at_s)
+        async with acquire(self.pool) as connection:
+            await connection.execute("SELECT make_partition('parts', $1, $2::bigint, $3::bigint)", *part)
+            await connection.execute("UPDATE parts SET arrived = to_timestamp($1)", at_s)
+        assert await upkeep.run(self.pool, RetentionSettings(), drained=True) == []
+
+    async def audit(self) -> Report:
+        """Audit real traffic."""
+        return await audit(self.pool, self.link)
+
+    async def culprit(self) -> str:
+        """Audit, and return what the findings name."""
+        report = await self.audit()
+        assert not report.ok
+        return "\n".join(f"{f.check}: {f.culprit}" for f in report.findings)
+
+
+@pytest.fixture
+async def rig(dsn: str, redis_url: str) -> AsyncIterator[Rig]:
+    """Three committed batches, of a window that ended an hour ago."""
+    pool = await open_pool(PostgresSettings.model_validate({"postgres_dsn": dsn}))
+    link = redis.asyncio.Redis.from_url(redis_url, protocol=2)
+    await link.set(SHARD_COUNT_KEY, 1)
+    await link.xgroup_create(stream_key(0), GROUP, "0", mkstream=True)
+    async with acquire(pool) as connection:
+        await partitions.ensure(connection)
+    rig = Rig(pool, link, Store(pool), int(time.time()) // 3600 * 3600 - 7200)
+    for dropped in ({}, {"nonfinite": 2}, {}):
+        await rig.commit(dropped)
+    yield rig
+    await pool.close()
+    await link.aclose()
+
+
+async def test_a_healthy_store_is_ok_at_every_stage(rig: Rig) -> None:
+    first = await rig.audit()
+    assert first.findings == []
+    assert (first.accepted, first.committed, first.dropped, first.in_flight) == (23, 21, 2, 0)
+    assert first.dropped_by_reason == {"nonfinite": 2}
+    await rig.roll_up()
+    assert (await rig.audit()).findings == []
+    await rig.commit()
+    assert (await rig.audit()).findings == []
+    async with upkeep.locked(rig.pool, None) as connection:
+        assert connection is not None
+        await upkeep.compact_closed(connection)
+    assert (await rig.audit()).findings == []
+
+
+async def test_what_waits_in_the_stream_is_in_flight(rig: Rig) -> None:
+    await rig.emit(rig.seal())
+    lost = rig.seal()
+    await rig.emit(rig.seal())
+    report = await rig.audit()
+    assert (report.findings, report.in_flight, report.accepted) == ([], 21, 44)
+    await rig.store.commit(lost)
+    report = await rig.audit()
+    assert (report.findings, report.committed, report.in_flight) == ([], 28, 14)
+
+
+async def test_a_closed_gap_is_lost(rig: Rig) -> None:
+    rig.seal()
+    await rig.commit()
+    await rig.pool.execute("UPDATE gaps SET closed_at = now()")
+    report = await rig.audit()
+    assert (report.findings, report.lost, report.committed) == ([], 7, 28)
+
+
+@pytest.mark.parametrize("level", ["10s", "1m", "1h"])
+@pytest.mark.parametrize("change", ["n = n + 1", "sum = sum * 1.000001"])
+async def test_a_changed_rollup_row_is_named(rig: Rig, level: str, change: str) -> None:
+    await rig.roll_up()
+    await rig.pool.execute(
+        f"UPDATE rollup_{level} SET {change} WHERE series_id = (SELECT series_id FROM series WHERE key = $1)",
+        COUNTER.decode(),
+    )
+    named = await rig.culprit()
+    assert f"levels: rollup_{level} {COUNTER.decode()}" in named
+    assert GAUGE.decode() + " " not in named.replace(COUNTER.decode(), "")
+
+
+async def test_a_deleted_part_is_named(rig: Rig) -> None:
+    await rig.pool.execute("DELETE FROM parts WHERE ctid = (SELECT min(ctid) FROM parts) AND sketch IS NULL")
+    assert f"levels: rollup_10s {COUNTER.decode()}" in await rig.culprit()
+
+
+async def test_a_changed_sketch_is_named(rig: Rig) -> None:
+    await rig.roll_up()
+    await rig.pool.execute(r"UPDATE rollup_1m SET sketch = '\x0201' WHERE sketch IS NOT NULL")
+    assert f"sketches: rollup_1m {HISTOGRAM.decode()} window {rig.window_s}" in await rig.culprit()
+
+
+async def test_a_changed_bucket_count_is_named(rig: Rig) -> None:
+    await rig.pool.execute("UPDATE totals SET le[1] = le[1] + 1 WHERE le IS NOT NULL")
+    assert f"buckets: totals {HISTOGRAM.decode()}" in await rig.culprit()
+
+
+@pytest.mark.parametrize(
+    ("change", "seqs"),
+    [
+        ("applied = applied - '{[2,3)}'::int8multirange", "seqs 2..2"),
+        ("applied = applied + '{[4,9)}'::int8multirange", "seqs 4..8"),
+        ("quarantined = '{[1,2)}'", "seqs 1..1"),
+    ],
+)
+async def test_a_changed_ledger_interval_is_named(rig: Rig, change: str, seqs: str) -> None:
+    await rig.pool.execute(f"UPDATE producers SET {change}")
+    assert f"ledger: producer {PRODUCER.hex()} {seqs}" in await rig.culprit()
+
+
+async def test_a_ledger_set_back_as_a_whole_is_found_in_the_stream(rig: Rig) -> None:
+    await rig.pool.execute(
+        "UPDATE producers SET applied = '{[1,3)}', top_seq = 2, top_sealed = 14, accepted = 16, committed_events = 14"
+    )
+    named = await rig.culprit()
+    assert f"stream: {stream_key(0)} {rig.ids[3].decode()} (producer {PRODUCER.hex()} seq 3)" in named
+    assert "sums: totals against producers.committed_events" in named
+
+
+@pytest.mark.parametrize("column", ["committed_events", "accepted", "top_sealed"])
+async def test_a_changed_counter_of_the_ledger_is_named(rig: Rig, column: str) -> None:
+    await rig.pool.execute(f"UPDATE producers SET {column} = {column} + 1")
+    if column == "top_sealed":
+        await rig.emit(rig.seal())
+    assert f"balance: producer {PRODUCER.hex()}" in await rig.culprit()
+
+
+async def test_a_corrupted_stream_entry_is_named(rig: Rig) -> None:
+    entries = await rig.link.xrange(stream_key(0))
+    await rig.link.delete(stream_key(0))
+    for number, (entry_id, fields) in enumerate(entries):
+        data = bytearray(fields[FIELD])
+        if number == 1:
+            data[-3] ^= 4
+        await rig.link.xadd(stream_key(0), {FIELD: bytes(data)}, id=entry_id)
+    assert f"stream: {stream_key(0)} {entries[1][0].decode()}" in await rig.culprit()
+
+
+async def test_a_quarantined_entry_is_no_finding(rig: Rig) -> None:
+    entry_id = await rig.link.xadd(stream_key(0), {FIELD: b"nonsense"})
+    assert f"stream: {stream_key(0)} {entry_id.decode()}" in await rig.culprit()
+    await rig.pool.execute(
+        "INSERT INTO quarantine (shard, stream_id, reason, detail, payload) VALUES (0, $1, 'truncated', '', $2)",
+        entry_id.decode(), b"nonsense",
+    )  # fmt: skip
+    assert (await rig.audit()).findings == []
+
+
+async def test_retired_producers_stay_in_the_sums(rig: Rig) -> None:
+    await rig.pool.execute("UPDATE producers SET last_seen = now() - interval '8 days'")
+    await rig.link.delete(stream_key(0))
+    await rig.roll_up()
+    assert await rig.pool.fetchval("SELECT count(*) FROM producers WHERE producer_id = $1", UUID(bytes=PRODUCER)) == 0
+    report = await rig.audit()
+    assert (report.findings, report.accepted, report.committed, report.producers) == ([], 23, 21, 1)
+    await rig.pool.execute("UPDATE retired SET lost_events = 1")
+    assert "balance: retired producers of test" in await rig.culprit()
