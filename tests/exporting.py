@@ -98,7 +98,7 @@ class Writer:
 @asynccontextmanager
 async def writer(dsn: str) -> AsyncGenerator[Writer, None]:
     """Open a writer of its own connection."""
-    connection: "asyncpg.Connection[asyncpg.Record]" = await asyncpg.connect(
+    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
         dsn, timeout=10, command_timeout=30, server_settings={"search_path": "streamgauge"}
     )
     try:
