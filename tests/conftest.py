@@ -25,13 +25,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def no_network_in_the_unit_layer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests of tests/unit may connect to nothing but a unix socket."""
+    """In tests/unit nothing answers but a unix socket."""
     if not request.path.is_relative_to(UNIT):
         return
     connect = socket.socket.connect
 
     def refuse(self: socket.socket, address: Any) -> None:
-        assert self.family == socket.AF_UNIX, f"a unit test connects to {address}"
+        if self.family != socket.AF_UNIX:
+            raise ConnectionRefusedError(f"a unit test connects to {address}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)

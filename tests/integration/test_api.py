@@ -261,8 +261,9 @@ def test_traffic_runs_until_it_is_stopped_and_says_what_it_did(
     assert limited.stdout.startswith("300 requests answered (200: ")
     assert limited.stdout.endswith("3 WebSocket sessions\n")
     assert limited.stderr == ""
+    served = 'http_requests_total{method="POST",route="/score",status="200"}'
+    assert wait_until(lambda: emitted(redis_url)[served] >= 60, DEADLINE_S), "a fifth of the turns"
     with subprocess.Popen((*command[:-1], "50"), stdout=subprocess.PIPE, text=True) as endless:
-        served = 'http_requests_total{method="POST",route="/score",status="200"}'
         before = emitted(redis_url)[served]
         assert wait_until(lambda: emitted(redis_url)[served] > before + 5, DEADLINE_S)
         endless.send_signal(signal.SIGTERM)
