@@ -83,15 +83,15 @@ def _drain_shape(shape: Shape, rounds: int, scale: int) -> Found:
     with Scratch() as stack:
         aggregator = stack.aggregator()
         backlog = Backlog(PRODUCERS, shape.series)
-        _round(stack, aggregator, backlog, shape, PRODUCERS, None)
+        drain_round(stack, aggregator, backlog, shape, PRODUCERS, None)
         for _ in range(rounds):
-            _round(stack, aggregator, backlog, shape, shape.batches * scale, found)
+            drain_round(stack, aggregator, backlog, shape, shape.batches * scale, found)
             found.naive.append(_naive_round(stack, shape))
         require_ok_audit(stack)
     return found
 
 
-def _round(
+def drain_round(
     stack: Scratch,
     aggregator: "subprocess.Popen[bytes]",
     backlog: Backlog,

@@ -3,13 +3,10 @@
 In: a scratch stack. Out: a Section, milliseconds a scrape. 40 workers hold the same 500 histogram series.
 """
 
-import multiprocessing
 import os
-import random
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +18,21 @@ from benchmarks.scratch import Scratch, wait_committed
 WORKERS: Final = 40
 SERIES: Final = 500
 PEER: Final = "prometheus_client MultiProcessCollector"
+WRITE: Final = f"""
+import os, random
+from prometheus_client import Histogram
+for worker in range({WORKERS}):
+    if os.fork():
+        os.wait()
+        continue
+    metric = Histogram("bench_latency_seconds", "Benchmark.", ["route"])
+    for i in range({SERIES}):
+        for _ in range(2):
+            metric.labels(f"r{{i:06d}}").observe(random.random())
+    os._exit(0)
+"""
 CODE: Final = """
-import sys, time
+import time
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 began = time.perf_counter()
@@ -63,35 +73,17 @@ def run(full: bool) -> Section:
 
 
 def _write_files(folder: str) -> None:
-    """Leave what 40 workers leave: one set of files a process."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    try:
-        context = multiprocessing.get_context("spawn")
-        for _ in range(WORKERS // 4):
-            group = [context.Process(target=_worker, args=(folder,)) for _ in range(4)]
-            for process in group:
-                process.start()
-            for process in group:
-                process.join(60)
-    finally:
-        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    """Leave what 40 workers leave: one file a process."""
+    _run(WRITE, folder)
     assert len(list(Path(folder).glob("histogram_*.db"))) == WORKERS, "BUG: a worker left no file"
 
 
-def _worker(folder: str) -> None:
-    from prometheus_client import Histogram
-
-    metric = Histogram("bench_latency_seconds", "Benchmark.", ["route"])
-    for i in range(SERIES):
-        child = metric.labels(f"r{i:06d}")
-        for _ in range(2):
-            child.observe(random.random())
-
-
 def _peer(folder: str) -> float:
+    return float(_run(CODE, folder).split()[0])
+
+
+def _run(code: str, folder: str) -> str:
+    """Run a few lines in a process of its own: prometheus_client looks for the folder when it is imported."""
     environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder}
-    time.sleep(0.1)
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], env=environ, capture_output=True, text=True, timeout=120, check=True
-    )
-    return float(done.stdout.split()[0])
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=True).stdout
