@@ -24,7 +24,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=NAMES, action="append", help="run just this one (may be repeated)")
     parser.add_argument("--no-docs", action="store_true", help="print only; leave docs/benchmarks.md as it is")
     args = parser.parse_args(argv)
-    sections: list[Section] = []
     failed: list[str] = []
     for name in args.only or NAMES:
         print(f"\n== {name} ==", flush=True)
@@ -35,11 +34,10 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
             failed.append(name)
             continue
-        sections.append(section)
         _print(section)
+        if not args.no_docs:
+            write([section], args.full)
         print(f"({time.monotonic() - began_s:.0f} s)", flush=True)
-    if sections and not args.no_docs:
-        write(sections, args.full)
     if failed:
         print(f"\nfailed to measure: {', '.join(failed)}")
     return 1 if failed else 0
