@@ -27,9 +27,14 @@ class Outdated(Exception):
 class Model:
     """Families by metric, and for each series number its family and slot."""
 
-    def __init__(self, metrics: Sequence[Metric], layouts: dict[int, Layout]) -> None:
+    def __init__(
+        self, metrics: Sequence[Metric], layouts: dict[int, Layout], taken: frozenset[str] = frozenset()
+    ) -> None:
         self.layouts = layouts
         self.families = {metric.metric_id: Family(metric) for metric in metrics}
+        self.hidden = clashing(metrics, taken)
+        """Metrics left out: one name twice would make the whole exposition invalid."""
+        self._taken = taken
         self._family_of: Ints = np.full(0, -1, dtype=np.int64)
         self._slot_of: Ints = np.empty(0, dtype=np.int64)
         self._gauges: GaugeRows = NO_ROWS
@@ -55,6 +60,7 @@ class Model:
             elif family.metric != metric:
                 raise Outdated(metric.name)
         self.layouts = layouts
+        self.hidden = clashing([family.metric for family in self.families.values()], self._taken)
 
     def add_series(self, fresh: NewSeries) -> None:
         """Take series of one metric in."""
@@ -192,9 +198,11 @@ class Model:
             family.show_since(oldest_s)
 
     def pieces(self, *, openmetrics: bool) -> Iterable[bytes]:
-        """Return headers and blocks of all families, ordered by name."""
+        """Return headers and blocks of all families, ordered by name; none whose names an older metric has."""
+        hidden = self.hidden
         for family in sorted(self.families.values(), key=lambda f: f.metric.name):
-            yield from family.pieces(openmetrics=openmetrics)
+            if family.metric.metric_id not in hidden:
+                yield from family.pieces(openmetrics=openmetrics)
 
     def shown(self) -> int:
         """Return how many series are in the exposition."""
@@ -207,6 +215,23 @@ def _ordered_sums(at: Ints, values: Floats, order_by: Sequence[Ints], size: int)
         order = np.lexsort(tuple(reversed(order_by)))
         at, values = at[order], values[order]
     return np.bincount(at, weights=values, minlength=size).astype(np.float64, copy=False)
+
+
+def clashing(metrics: Sequence[Metric], taken: frozenset[str]) -> frozenset[int]:
+    """Return the metrics of which a family or sample name is `taken` or an older metric's."""
+    claimed: set[str] = set(taken)
+    found: set[int] = set()
+    for metric in sorted(metrics):
+        names = {metric.name}
+        if metric.kind is Kind.COUNTER:
+            names.add(metric.name.removesuffix("_total"))
+        elif metric.kind is Kind.HISTOGRAM:
+            names |= {f"{metric.name}_{suffix}" for suffix in ("bucket", "sum", "count")}
+        if names & claimed:
+            found.add(metric.metric_id)
+        else:
+            claimed |= names
+    return frozenset(found)
 
 
 def with_producer(key: str, producer: int) -> str:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from contract.self_metrics import CATALOGUE
 from database.connect import Connection, Pool, acquire, transaction
 from database.queries import load
 from database.sketches import Ints
@@ -121,6 +122,11 @@ class Snapshots:
         self._confirmed: str | None = None
         self._in_flight = in_flight
         self._derived = derived
+        self._taken = frozenset(
+            {metric.name.removesuffix("_total") for metric in CATALOGUE}
+            | {metric.name for metric in CATALOGUE}
+            | {one.name for one in derived}
+        )
         self._ratios: dict[str, float] = {}
         self._ratios_at_s = float("-inf")
         self._model: Model | None = None
@@ -250,7 +256,10 @@ class Snapshots:
     def _updated(self, change: Change) -> Model:
         if change.full:
             assert change.metrics is not None
-            return Model(change.metrics, change.layouts)
+            model = Model(change.metrics, change.layouts, self._taken)
+            for number in model.hidden:
+                log.warning("metric_hidden", extra={"metric": model.families[number].metric.name, "why": "name taken"})
+            return model
         assert self._model is not None
         if change.metrics is not None:
             self._model.update_metrics(change.metrics, change.layouts)

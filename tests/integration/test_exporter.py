@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.openmetrics import parser as openmetrics
 
 from contract.batch import Body, Directory, encode_directory, seal
 from contract.streams import FIELD, GROUP, stream_key
@@ -65,7 +65,7 @@ async def test_openmetrics_parser_reads_everything(dsn: str, redis_url: str) -> 
         await fill(rows)
         answer = await client.get("/metrics", headers=OPENMETRICS)
         assert answer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
-        families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+        families = {family.name: family for family in openmetrics.text_string_to_metric_families(answer.text)}
         odd = next(s for s in families["shop_requests"].samples if s.labels)
         assert odd.labels == {"path": 'C:\\x\n"100%" %s é'}
         assert families["shop_latency_seconds"].type == "histogram"

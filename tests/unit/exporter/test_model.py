@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from contract.metric import Merge
+from contract.metric import Kind, Merge
 from exporter.columns import Layout, Totals, common_bounds, cumulative
+from exporter.family import Metric
 from exporter.gauges import GaugeRows, Heard, live_producers, merge
-from exporter.model import with_producer
+from exporter.model import clashing, with_producer
 
 
 def layout(*bounds: float, retired: bool = False) -> Layout:
@@ -60,3 +61,16 @@ def test_producer_label_is_added_without_hiding_the_users() -> None:
     assert with_producer("a", 3) == 'a{producer="3"}'
     assert with_producer('a{x="y"}', 3) == 'a{producer="3",x="y"}'
     assert with_producer('a{producer="y"}', 3) == 'a{streamgauge_producer="3",producer="y"}'
+
+
+def test_metric_whose_names_are_taken_is_left_out() -> None:
+    named = [
+        ("a", Kind.HISTOGRAM),
+        ("a_count", Kind.COUNTER),
+        ("b_total", Kind.COUNTER),
+        ("b", Kind.GAUGE),
+        ("ours", Kind.GAUGE),
+        ("c", Kind.GAUGE),
+    ]
+    metrics = [Metric(i, name, kind, "", "", Merge.LAST, False) for i, (name, kind) in enumerate(named)]
+    assert clashing(metrics, frozenset({"ours"})) == {1, 3, 4}
