@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -80,6 +80,5 @@ class Pipeline:
         for name in sorted(self.processes, key=lambda n: ("emitter" not in n, "aggregator" not in n)):
             self.stop(name)
 
-    def _wait(self, process: subprocess.Popen[bytes], ready: object, name: str) -> None:
-        assert callable(ready)
+    def _wait(self, process: subprocess.Popen[bytes], ready: Callable[[], bool], name: str) -> None:
         processes.wait_ready(process, ready, name, self.log(name), START_DEADLINE_S)

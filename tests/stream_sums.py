@@ -6,6 +6,7 @@ Promise: each (producer, seq) counts once, and the same identity with other byte
 import struct
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import cast
 
 import redis
 
@@ -58,8 +59,9 @@ def read_streams(url: str) -> Sums:
     sums, seen = Sums(), dict[tuple[bytes, int], bytes]()
     with redis.Redis.from_url(url, protocol=2, socket_timeout=10) as client:
         for shard in range(DEFAULT_SHARDS):
-            for _, fields in client.xrange(stream_key(shard)):
-                data: bytes = fields[FIELD]
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", client.xrange(stream_key(shard)))
+            for _, fields in entries:
+                data = fields[FIELD]
                 envelope = read_envelope(data)
                 identity = (envelope.producer_id, envelope.seq)
                 sums.entries += 1

@@ -47,7 +47,8 @@ def test_no_value_and_no_label_raises(client: Client, redis_url: str) -> None:
         level.set(value)
         level.inc(value)
     count.labels("x").inc(-1)
-    for label in ("a\0b", "x" * 3000, "\ud800", [], object):
+    labels: list[object] = ["a\0b", "x" * 3000, "\ud800", [], object]
+    for label in labels:
         count.labels(label).inc()
     count.labels("x").inc(2)
     samples.observe(0.5)

@@ -1,0 +1,2 @@
+-- Cached numbers become invalid.
+UPDATE state SET generation = generation + 1

@@ -1,0 +1,124 @@
+"""I1: a batch changes rollups and totals at most once, however often it is sent, delivered, claimed or replayed."""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from tests.batches import make_batch
+from tests.consuming import Consumer, consumer
+
+NOW_S = int(time.time()) // 10 * 10
+
+
+def batches(count: int, producer: bytes | None = None) -> list[bytes]:
+    """Consecutive batches of one producer: 3 increments and 2 samples each."""
+    producer = producer or os.urandom(16)
+    return [
+        make_batch(
+            producer,
+            seq,
+            counters={b'hits_total{x="1"}': (3, 3.0)},
+            histograms={b"size": [0.5, 2.0]},
+            window_s=NOW_S,
+            accepted=5 * seq,
+        )
+        for seq in range(1, count + 1)
+    ]
+
+
+async def state(c: Consumer) -> dict[str, Any]:
+    """What one effect is: the ledger, the totals with their `le` counts, the parts."""
+    return {
+        "ledger": await c.rows("SELECT applied::text, committed_events, accepted FROM producers"),
+        "totals": await c.rows("SELECT key, n, sum, le FROM totals JOIN series USING (series_id) ORDER BY key"),
+        "parts": await c.rows("SELECT series_id, sum(n) AS n, sum(sum) AS sum FROM parts GROUP BY 1 ORDER BY 1"),
+    }
+
+
+async def test_batch_sent_eleven_times_is_applied_once(dsn: str, redis_url: str) -> None:
+    """A lost reply makes redis-py's defaults send eleven; the ledger leaves one."""
+    async with consumer(dsn, redis_url) as c:
+        (batch,) = batches(1)
+        await c.send(batch)
+        await c.consume()
+        once = await state(c)
+        await c.send(*[batch] * 10)
+        assert await c.consume() == 10
+        assert await state(c) == once
+        assert await c.one("SELECT duplicates FROM producers") == 10
+        assert await c.one("SELECT n FROM totals WHERE le IS NULL") == 3
+
+
+async def test_copies_within_one_commit_are_applied_once(dsn: str, redis_url: str) -> None:
+    """Also when all copies are folded together."""
+    async with consumer(dsn, redis_url) as c:
+        first, second = batches(2)
+        await c.send(first, first, second, first, second)
+        await c.consume()
+        assert await c.one("SELECT committed_events FROM producers") == 10
+        assert await c.one("SELECT duplicates FROM producers") == 3
+
+
+async def test_redelivered_batch_is_applied_once(dsn: str, redis_url: str) -> None:
+    """A consumer that dies between COMMIT and XACK leaves its entries pending; they are delivered again."""
+    async with consumer(dsn, redis_url) as c:
+        await c.send(*batches(5))
+        entries = await c.read()
+        await c.committer.settle(entries)
+        once = await state(c)
+        c.reader.restart()
+        assert await c.consume() == 5
+        assert await state(c) == once
+        assert await c.pending() == 0
+
+
+async def test_claimed_batch_is_applied_once(dsn: str, redis_url: str) -> None:
+    """Another consumer claims what the first one has committed and not acknowledged."""
+    async with consumer(dsn, redis_url) as first, consumer(dsn, redis_url, "other") as other:
+        await first.send(*batches(5))
+        await first.committer.settle(await first.read())
+        once = await state(first)
+        claimed = await other.reader.reclaim(100)
+        assert len(claimed) == 5
+        await other.committer.settle(claimed)
+        await other.ack(claimed)
+        assert await state(first) == once
+
+
+async def test_two_aggregators_commit_the_same_batches_at_once(dsn: str, redis_url: str) -> None:
+    """The producer's row lock decides; one of them finds only duplicates."""
+    async with consumer(dsn, redis_url) as first, consumer(dsn, redis_url, "other") as other:
+        await first.send(*batches(20))
+        entries = await first.read()
+        await asyncio.gather(first.committer.settle(entries), other.committer.settle(list(reversed(entries))))
+        assert await first.one("SELECT committed_events FROM producers") == 100
+        assert await first.one("SELECT duplicates FROM producers") == 20
+        assert await first.one("SELECT sum(n) FROM totals") == 100
+
+
+async def test_order_of_delivery_does_not_matter(dsn: str, redis_url: str) -> None:
+    """A higher seq may be applied first: the ledger keeps intervals, not a high-water mark."""
+    async with consumer(dsn, redis_url) as c:
+        one, two, three, four = batches(4)
+        await c.send(three, one)
+        await c.consume()
+        assert await c.one("SELECT applied::text FROM producers") == "{[1,2),[3,4)}"
+        await c.send(four, two, three)
+        await c.consume()
+        assert await c.one("SELECT applied::text FROM producers") == "{[1,5)}"
+        assert await c.one("SELECT committed_events FROM producers") == 20
+        assert await c.one("SELECT count(*) FROM gaps") == 0
+
+
+async def test_same_seq_with_other_content_raises_an_alarm(dsn: str, redis_url: str) -> None:
+    """Forged or corrupted: the second content has no effect and is kept as evidence."""
+    producer = os.urandom(16)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(*batches(1, producer))
+        await c.consume()
+        once = await state(c)
+        await c.send(make_batch(producer, 1, counters={b"hits_total": (9, 9.0)}, window_s=NOW_S))
+        await c.consume()
+        assert await state(c) == once
+        assert await c.one("SELECT reason FROM quarantine") == "conflict"
