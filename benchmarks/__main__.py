@@ -6,6 +6,7 @@ A goal that is missed is printed as missed and is no failure: this is a measurem
 
 import argparse
 import importlib
+import os
 import sys
 import time
 import traceback
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-docs", action="store_true", help="print only; leave docs/benchmarks.md as it is")
     args = parser.parse_args(argv)
     failed: list[str] = []
+    load_before = os.getloadavg()[0]
     for name in args.only or NAMES:
         print(f"\n== {name} ==", flush=True)
         began_s = time.monotonic()
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         _print(section)
         if not args.no_docs:
-            write([section], args.full)
+            write([section], args.full, load_before)
         print(f"({time.monotonic() - began_s:.0f} s)", flush=True)
     if failed:
         print(f"\nfailed to measure: {', '.join(failed)}")

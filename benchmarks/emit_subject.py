@@ -78,7 +78,7 @@ def _streamgauge() -> tuple[list[Emit], Any, Callable[[], object]]:
 
     metric = producers.Histogram("bench_emit_seconds", "Benchmark.", ["route"])
     producers.start()
-    return [metric.labels(f"r{i:03d}").observe for i in range(SERIES)], metric, producers.stop
+    return [metric.labels(f"r{i:03d}").observe for i in range(SERIES)], metric, lambda: producers.stop(30.0)
 
 
 def _prometheus() -> tuple[list[Emit], Any, Callable[[], object]]:

@@ -28,16 +28,17 @@ HEAD: Final = """\
 `make bench` measures each number beside its goal and its peers, in one run, rounds of all taking turns, on a
 scratch stack with fsync and the append-only file as shipped; `make bench-full` does so with full sizes. Figures
 are medians, with the least and the greatest of the rounds. The ratios carry over to other machines, the absolute
-numbers do not. A goal that was missed says so.
+numbers do not. A goal that was missed says so. A load average above a few tenths before a run tells that others
+used the machine: then trust the ratios, and processor time, only.
 """
 
 
-def write(sections: list[Section], full: bool) -> None:
-    """Replace the parts of the page that were measured now."""
+def write(sections: list[Section], full: bool, load_before: float = 0.0) -> None:
+    """Replace the parts of the page that were measured now; `load_before` is what else kept the machine busy."""
     parts = _parts()
     (DOCS / "img").mkdir(parents=True, exist_ok=True)
     for section in sections:
-        parts[section.name] = "\n".join(_part(section, full))
+        parts[section.name] = "\n".join(_part(section, full, load_before))
     order = ("emit", "size", "drain", "scrape", "multiprocess", "freshness", "middleware")
     body = [f"<!-- {name} -->\n{parts[name].strip()}\n" for name in order if name in parts]
     PAGE.write_text("\n".join([HEAD, *body]))
@@ -52,13 +53,14 @@ def _parts() -> dict[str, str]:
     return found
 
 
-def _part(section: Section, full: bool) -> list[str]:
+def _part(section: Section, full: bool, load_before: float) -> list[str]:
     image = plot(section, DOCS / "img")
     size = "full sizes" if full else "quick sizes"
     lines = [f"## {section.title}", "", *table(section), ""]
     lines += [f"- {note}" for note in section.notes]
     lines += ["", f"![{section.title}](img/{image})"] if image else []
-    return [*lines, "", f"*{time.strftime('%Y-%m-%d')}, {size}, {_machine()}*"]
+    busy = f"load average before: {load_before:.1f}"
+    return [*lines, "", f"*{time.strftime('%Y-%m-%d')}, {size}, {busy}, {_machine()}*"]
 
 
 def _machine() -> str:
