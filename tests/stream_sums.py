@@ -101,13 +101,13 @@ def _take(sums: Sums, keys: list[bytes], ns: bytes, values: bytes) -> int:
 
 
 def _take_merged(sums: Sums, directory: Directory, body: Body, first: int) -> None:
-    of = struct.unpack(f"<{len(directory.keys)}H", directory.metric_of)
+    of: tuple[int, ...] = struct.unpack(f"<{len(directory.keys)}H", directory.metric_of)
     le_at = sketch_at = 0
     for i, (size,) in enumerate(struct.iter_unpack("<I", body.merged_sketch_len)):
         series = sums.series[directory.keys[first + i]]
         sketch.merge(series.sketch, sketch.decode(body.merged_sketch[sketch_at : sketch_at + size]))
         sketch_at += size
         width = len(directory.metrics[of[first + i]].bounds) + 1
-        le = struct.unpack_from(f"<{width}Q", body.merged_le, 8 * le_at)
+        le: tuple[int, ...] = struct.unpack_from(f"<{width}Q", body.merged_le, 8 * le_at)
         le_at += width
         series.le = [a + b for a, b in zip(series.le or [0] * width, le, strict=True)]
