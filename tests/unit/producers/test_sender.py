@@ -1,5 +1,6 @@
 """The sender against a Redis that fails as told (fakeredis has no lost replies, so a double stands in)."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -70,7 +71,14 @@ class Pipeline:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Double:
     double = Double()
-    monkeypatch.setattr(module, "open_link", lambda settings: double)  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+
+    def open_link(settings: Settings) -> Double:
+        # Clients that other tests made in this process send from threads of their own.
+        if threading.current_thread() is not threading.main_thread():
+            raise ConnectionRefusedError
+        return double
+
+    monkeypatch.setattr(module, "open_link", open_link)
     monkeypatch.setattr(module, "MIN_PAUSE_S", 0.0)
     return double
 
