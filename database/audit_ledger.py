@@ -107,6 +107,11 @@ class Ledger(NamedTuple):
             return True
         return (producer_id, seq) in self.parked
 
+    def applied(self, producer_id: bytes, seq: int) -> bool:
+        """Whether a seq is applied."""
+        row = self.rows.get(producer_id)
+        return row is not None and holds(row.applied, seq)
+
     def faults(self) -> list[Finding]:
         """Return what is wrong within the ledger: seqs up to the top that no range or more than one range holds."""
         return [finding for row in self.rows.values() for finding in _tiling(row)]

@@ -48,6 +48,16 @@ async def reach(run_id: str | None = None) -> AsyncGenerator[Reach, None]:
         await link.aclose()
 
 
+@asynccontextmanager
+async def reach_streams(block_s: float = 0.0) -> AsyncGenerator[Any, None]:
+    """Open Redis alone, for commands that block on it for at most `block_s`."""
+    link = open_link(read_settings(RedisSettings, _environ()), block_s=block_s)
+    try:
+        yield link
+    finally:
+        await link.aclose()
+
+
 def _environ() -> dict[str, str]:
     environ = dict(os.environ)
     up = read_state(home_of(environ))

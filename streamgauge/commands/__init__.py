@@ -18,6 +18,11 @@ COMMANDS: Final = {
     "aggregate": "run one aggregator: consume, fold, commit, acknowledge",
     "export": "run one exporter: /metrics, health, JSON",
     "loadtest": "push synthetic events through the pipeline and follow each to its commit",
+    "replay": "compute windows again from the stream; compare them with what is stored",
+    "tail": "show the batches that arrive in the streams",
+    "explain": "show which batches make up a series in a window",
+    "purge": "delete a load-test run and refuse what still arrives of it",
+    "forget": "delete series, with all they hold",
     "audit": "prove that every accepted event is accounted for; name what is not",
 }
 """Name -> one line of help; the module is `streamgauge.commands.<name>`, dashes as underscores."""
