@@ -25,7 +25,15 @@ from database.queries import load
 
 log = logging.getLogger(__name__)
 
-OPERATIONAL: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, RedisError, OSError, TimeoutError, NotCommitted)
+OPERATIONAL: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    RedisError,
+    OSError,
+    TimeoutError,
+    NotCommitted,
+)
 """Errors of the outside: retried for ever, never counted against an entry."""
 
 MAX_PAUSE_S: Final = 5.0
@@ -148,7 +156,7 @@ class Shard:
             return
         lane = await self._lanes.main()
         async with acquire(lane.pool) as connection:
-            await connection.execute(load("count_loss"), "payload_gone", len(lost))
+            await connection.execute(load("tally"), "payload_gone", len(lost))
         log.error("payload_lost", extra={"shard": self.reader.shard, "entries": len(lost)})
         await self._ack(lost)
 

@@ -46,7 +46,6 @@ PIPELINE: Final = (
     _gauge("streamgauge_series", "Series admitted, by metric.", "metric"),
     _gauge("streamgauge_aggregators", "Aggregators whose heartbeat is current."),
     _gauge("streamgauge_fenced", "1 while totals are being restored after a database failover."),
-    _counter("streamgauge_commits_total", "Transactions that advanced the ledger."),
     _gauge("streamgauge_last_commit_timestamp_seconds", "When the newest commit was made."),
 )
 """Rendered by the exporter on /metrics from PostgreSQL."""

@@ -44,7 +44,6 @@ class Pipeline(NamedTuple):
     parked: dict[str, int]
     series: dict[str, int]
     aggregators: int
-    commits: int
     last_commit_s: float | None
 
 
@@ -70,7 +69,6 @@ def read_pipeline(row: Row, head: Row) -> Pipeline:
         loads(row["parked"]),
         loads(row["series"]),
         row["aggregators"],
-        head["last_commit"] or 0,
         head["last_commit_s"],
     )
 
@@ -95,7 +93,6 @@ def samples(services: Sequence[Service], pipeline: Pipeline, in_flight: Mapping[
         "streamgauge_series": [((metric,), n) for metric, n in sorted(pipeline.series.items())],
         "streamgauge_aggregators": [((), pipeline.aggregators)],
         "streamgauge_fenced": [((), 0)],
-        "streamgauge_commits_total": [((), pipeline.commits)],
     }
     if pipeline.last_commit_s is not None:
         found["streamgauge_last_commit_timestamp_seconds"] = [((), pipeline.last_commit_s)]

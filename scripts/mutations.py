@@ -85,7 +85,8 @@ MUTATIONS: Final = (
         "acknowledged before the commit",
         "aggregator/shard.py",
         "        await self.committer.finish(prepared)\n",
-        "        await self._ack([e.stream_id for e in prepared.entries])\n        await self.committer.finish(prepared)\n",
+        "        await self._ack([e.stream_id for e in prepared.entries])\n"
+        "        await self.committer.finish(prepared)\n",
         "tests/fundamentals/test_commit_then_ack.py::test_nothing_is_acknowledged_while_commit_fails",
     ),
     Mutation(
@@ -134,7 +135,8 @@ MUTATIONS: Final = (
         "aggregator/committer.py",
         "        if len(ready.booked) == 1:\n            batch = ready.booked[0].batch\n",
         "        for batch in [b.batch for b in ready.booked[1:]]:\n"
-        "            await self._refuse(ready.lane, batch.entry, batch.envelope, batch, BatchError(Quarantined.DATABASE, ''))\n"
+        "            fault = BatchError(Quarantined.DATABASE, '')\n"
+        "            await self._refuse(ready.lane, batch.entry, batch.envelope, batch, fault)\n"
         "        if ready.booked:\n            batch = ready.booked[0].batch\n",
         "tests/fundamentals/test_one_bad_event.py::test_data_fault_is_pinned_on_the_batch_that_causes_it",
     ),

@@ -201,9 +201,9 @@ CREATE TABLE parked (
     UNIQUE (producer_id, seq)             -- a batch sent twice is parked once
 );
 
-CREATE TABLE losses (                     -- entries destroyed or trimmed before they were read, by cause
-    cause text PRIMARY KEY,
-    entries bigint NOT NULL
+CREATE TABLE tallies (                    -- counts that outlive their rows: payload_gone, quarantined:<reason>
+    name text PRIMARY KEY,
+    value bigint NOT NULL
 );
 
 -- Who did what ---------------------------------------------------------------------------------------------
