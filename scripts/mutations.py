@@ -98,6 +98,22 @@ MUTATIONS: Final = (
         "tests/fundamentals/test_commit_then_ack.py::test_acknowledging_a_duplicate_waits_for_a_write_of_its_own",
     ),
     Mutation(
+        "I4",
+        "commits that were slower than later ones are missed",
+        "database/queries/exporter_touched.sql",
+        "xid >= $2::text::xid8 AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)",
+        "xid >= pg_snapshot_xmax($1::text::pg_snapshot) AND $2::text IS NOT NULL",
+        "tests/fundamentals/test_totals_never_go_back.py::test_commit_that_was_slower_than_a_later_one_is_not_missed",
+    ),
+    Mutation(
+        "I4",
+        "served although a failover is being repaired",
+        "exporter/snapshot.py",
+        'if row["fenced"]:',
+        "if False:",
+        "tests/fundamentals/test_totals_never_go_back.py::test_nothing_is_served_behind_a_fence",
+    ),
+    Mutation(
         "I5",
         "emitting checks its value",
         "producers/metrics.py",
@@ -139,6 +155,22 @@ MUTATIONS: Final = (
         "            await self._refuse(ready.lane, batch.entry, batch.envelope, batch, fault)\n"
         "        if ready.booked:\n            batch = ready.booked[0].batch\n",
         "tests/fundamentals/test_one_bad_event.py::test_data_fault_is_pinned_on_the_batch_that_causes_it",
+    ),
+    Mutation(
+        "I7",
+        "compaction forgets the windows that are still open",
+        "database/rollup.py",
+        "    await write(connection, PARTS.parent, merged.take(is_open), arrived_s=carry_to_s)\n",
+        "",
+        "tests/fundamentals/test_levels_agree.py",
+    ),
+    Mutation(
+        "I7",
+        "retention drops a partition without adding it to the archived base",
+        "database/retention.py",
+        '        await connection.execute(load("archive_rows").format(table=part.name), level)\n',
+        "",
+        "tests/fundamentals/test_levels_agree.py",
     ),
 )
 

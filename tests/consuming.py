@@ -26,7 +26,8 @@ class Consumer:
     """One consumer of shard 0."""
 
     def __init__(self, dsn: str, redis_url: str, name: str = "consumer", **settings: Any) -> None:
-        self.settings = AggregatorSettings(postgres_dsn=dsn, redis_url=redis_url, **settings)
+        given: dict[str, Any] = {"postgres_dsn": dsn, "redis_url": redis_url, **settings}
+        self.settings = AggregatorSettings(**given)
         self.link = open_link(self.settings)
         self.lanes = Lanes(self.settings)
         self.threads = ThreadPoolExecutor(2)

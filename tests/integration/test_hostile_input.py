@@ -21,7 +21,8 @@ Make = Callable[[bytes], bytes]
 
 def good(producer: bytes, **changes: Any) -> bytes:
     """A batch that nothing is wrong with but for `changes`."""
-    return make_batch(producer, 1, **{"counters": {b"hits_total": (2, 2.0)}, "window_s": NOW_S, **changes})
+    given: dict[str, Any] = {"counters": {b"hits_total": (2, 2.0)}, "window_s": NOW_S, **changes}
+    return make_batch(producer, 1, **given)
 
 
 def with_body(producer: bytes, events: int = 2, **changes: Any) -> bytes:
