@@ -134,3 +134,17 @@ class Reader:
         """Acknowledge entries; call it only after their COMMIT was seen."""
         for at in range(0, len(ids), 1000):
             await self._link.xack(self._key, GROUP, *ids[at : at + 1000])
+
+
+async def is_drained(link: Link, shard: int) -> bool:
+    """Whether the group has read its stream to the end and acknowledged all of it (a missing stream is drained)."""
+    key = stream_key(shard)
+    try:
+        stream = await link.xinfo_stream(key)
+        groups = {group["name"]: group for group in await link.xinfo_groups(key)}
+    except ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return True
+    group = groups.get(GROUP.encode())
+    return group is not None and not group["pending"] and group["last-delivered-id"] == stream["last-generated-id"]

@@ -21,7 +21,7 @@ from aggregator.failover import check as check_failover
 from aggregator.lanes import Lane, Lanes
 from aggregator.leases import Leases
 from aggregator.link import Link, open_link, shard_count
-from aggregator.reader import Reader
+from aggregator.reader import Reader, is_drained
 from aggregator.settings import AggregatorSettings
 from aggregator.shard import BLOCK_MS, OPERATIONAL, Shard
 from aggregator.trim import Trimmer
@@ -70,7 +70,8 @@ class Aggregator:
                 replay_window_s=self._settings.streamgauge_replay_window_s,
                 max_bytes=self._settings.streamgauge_stream_max_bytes,
             )
-            upkeep = Upkeep(self._settings, lanes, self.consumer, self._is_drained, self._committer(0, lanes))
+            committer = self._committer(0, lanes)
+            upkeep = Upkeep(self._settings, lanes, self.consumer, lambda: self._is_drained(link), committer)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supervise(leases), name="aggregator - leases")
                 tasks.create_task(self._every("heartbeat", lambda: self._heartbeat(lanes, trimmer)), name="heartbeat")
@@ -171,9 +172,9 @@ class Aggregator:
                 error = None if task.cancelled() else task.exception()
                 raise RuntimeError(f"the pipeline of shard {number} died") from error
 
-    def _is_drained(self) -> bool:
-        """Whether nothing that was read waits for its commit."""
-        return all(shard.idle for shard, _ in self._shards.values())
+    async def _is_drained(self, link: Link) -> bool:
+        """Whether every stream was read to its end and everything read is acknowledged, by whomever."""
+        return all([await is_drained(link, shard) for shard in range(self._shard_count)])
 
     async def _heartbeat(self, lanes: Lanes, trimmer: Trimmer) -> None:
         facts = {

@@ -57,8 +57,6 @@ class Shard:
         self.reader = reader
         self.committer = committer
         self.stop = asyncio.Event()
-        self.idle = True
-        """Whether nothing that was read waits for its commit."""
         self._settings = settings
         self._lanes = lanes
         self._crash = crash
@@ -79,7 +77,6 @@ class Shard:
         while not self.stop.is_set():
             entries = await self._retry(self._gather, "read")
             if entries or self.reader.lost or self.reader.crashing:
-                self.idle = False
                 await self._read.put(entries)
         await self._read.put(None)
 
@@ -128,7 +125,6 @@ class Shard:
     async def _commit_stage(self) -> None:
         while (prepared := await self._prepared.get()) is not None:
             await self._retry(lambda p=prepared: self._commit(p), "commit")
-            self.idle = self._read.empty() and self._prepared.empty()
 
     async def _commit(self, prepared: Prepared) -> None:
         await self._check_database()

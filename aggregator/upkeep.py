@@ -7,7 +7,7 @@ next slot goes on.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aggregator.committer import Committer
 from aggregator.lanes import Lanes
@@ -27,7 +27,7 @@ class Upkeep:
         settings: AggregatorSettings,
         lanes: Lanes,
         consumer: str,
-        is_drained: Callable[[], bool],
+        is_drained: Callable[[], Awaitable[bool]],
         committer: Committer,
     ) -> None:
         self._settings = settings
@@ -56,7 +56,7 @@ class Upkeep:
         failed = await upkeep.run(
             main.pool,
             self._settings,
-            drained=self._is_drained(),
+            drained=await self._is_drained(),
             replay_window_s=self._settings.streamgauge_replay_window_s,
         )
         await redrive_parked(main.pool, self._committer)

@@ -80,7 +80,7 @@ async def snapshot(pool: Pool) -> AsyncGenerator[Connection, None]:
             await connection.execute("SET transaction_timeout = '1200s'")
         async with transaction(connection, "REPEATABLE READ READ ONLY"):
             # Before the snapshot is taken: compaction may not drop what the snapshot will need.
-            await connection.execute("LOCK TABLE parts IN ACCESS SHARE MODE")
+            await connection.execute(load("lock_parts"))
             yield connection
 
 

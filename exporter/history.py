@@ -45,6 +45,7 @@ class Progress(NamedTuple):
 async def answer(pool: Pool, question: Question) -> dict[str, Any]:
     """Return the points of a question; BadQuestion when the metric is unknown or the answer too large."""
     async with acquire(pool) as connection, transaction(connection, "REPEATABLE READ READ ONLY"):
+        await connection.execute(load("lock_parts"))
         found = await connection.fetch(load("exporter_metric_series"), [question.selector.name])
         ids = [row["series_id"] for row in found if question.selector.takes(row["key"])]
         if not found:

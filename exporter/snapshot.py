@@ -168,6 +168,8 @@ class Snapshots:
 
     async def _read_any(self) -> Change:
         async with acquire(self._pool) as connection, transaction(connection, "REPEATABLE READ READ ONLY"):
+            if self._derived:
+                await connection.execute(load("lock_parts"))
             return await self._read(connection)
 
     async def _read(self, connection: Connection) -> Change:
