@@ -1,11 +1,15 @@
 """The documentation says what the code does: metrics, glossary, links."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from contract.self_metrics import CATALOGUE
+from streamgauge.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -35,3 +39,27 @@ def test_every_term_of_the_glossary_is_defined_once() -> None:
     terms = re.findall(r"^\| ([a-z][^|]+?) \| ", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)[1:]
     words = [word.strip() for term in terms for word in term.split(",")]
     assert len(words) == len(set(words))
+
+
+SNIPPETS = [
+    (page, source)
+    for page in PAGES
+    for source in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("page", "source"), SNIPPETS, ids=[f"{p.name}-{i}" for i, (p, _) in enumerate(SNIPPETS)])
+def test_snippets_run(page: Path, source: str) -> None:
+    """What a page shows can be pasted; each runs in a process of its own, sending nowhere."""
+    environment = {**os.environ, "STREAMGAUGE_DISABLED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, f"{page.name}:\n{done.stderr}"
+
+
+def test_commands_of_the_readme_exist() -> None:
+    """Each command that the README names is one of the command line."""
+    cells = re.findall(r"^\| (`streamgauge .*?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    named = {code.removeprefix("streamgauge ").split()[0] for cell in cells for code in re.findall(r"`([^`]+)`", cell)}
+    assert named == set(COMMANDS)
