@@ -19,7 +19,7 @@ from producers.clock import Clock
 from producers.drainer import Drainer
 from producers.metrics import Registry
 from producers.seal import Sealer
-from producers.sender import Outbox, Sender
+from producers.sender import Outbox, Sender, open_link
 from producers.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,11 @@ class Client(Registry):
     def start(self, settings: Settings | None = None) -> None:
         """Begin to send (a no-op while it runs); SettingsError names a bad setting."""
         with self._lock:
-            self._settings = settings or self._settings or Settings.read()
+            wanted = settings or self._settings or Settings.read()
+            if not wanted.disabled:
+                # No I/O: only says now, to the caller, what would end the sender's thread later.
+                open_link(wanted).close()
+            self._settings = wanted
             if self._closed and self._life is not None:
                 self._life.ended.set()
                 self._life, self._threads = None, []
@@ -89,7 +93,10 @@ class Client(Registry):
         except SettingsError:
             log.exception("metrics_disabled")
             self._settings = Settings(disabled=True)
-            self.start()
+            self.ensure_running()
+        except RuntimeError:
+            # No thread to be had (a limit, or the interpreter ends); the next `labels()` tries again.
+            log.exception("threads_not_started")
 
     def _run(self) -> None:
         settings = self._settings
@@ -106,7 +113,8 @@ class Client(Registry):
                 thread = threading.Thread(target=target, name=f"streamgauge - {name}", daemon=True)
                 thread.start()
                 alive[thread.name] = thread
-        self._threads = list(alive.values())
+                # At once: if the next one cannot start, this one must not be started twice.
+                self._threads = list(alive.values())
 
     def _drain_loop(self, life: Life, settings: Settings) -> None:
         while not life.ended.wait(DISCARD_INTERVAL_S if self._closed else settings.flush_interval_s):

@@ -14,9 +14,11 @@ from contract.windows import window_start_s
 from producers.clock import Clock
 from producers.metrics import Child
 from producers.pending import Accumulator, Chunks, GaugeState, Samples, take
-from producers.seal import Sealed, Sealer, split
+from producers.seal import MAX_SAMPLES, Sealed, Sealer, split
 
 HEARTBEAT_MS: Final = 5000
+MAX_WAITING_SAMPLES: Final = 8 * MAX_SAMPLES
+"""Samples beyond this that found no slot are merged: some 4 MB of Python floats."""
 
 
 @dataclass
@@ -128,6 +130,9 @@ class Drainer:
             if child in self._pending and child not in left:
                 state.clear()
         self._pending = left
+        # A burst may wait as it is; an application that stays faster than its slots must not pile up samples.
+        if sum(len(a.values) for a in left.values() if isinstance(a, Samples)) > MAX_WAITING_SAMPLES:
+            self._merge()
 
 
 def _is_empty(accumulator: Accumulator) -> bool:

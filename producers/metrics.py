@@ -147,13 +147,15 @@ class Family(Generic[C]):
             raise SeriesError(f"{definition.name} names a label twice")
         self._client = client if client is not None else default_registry()
         self._lock = threading.Lock()
+        self._first: Family[C] = self
+        """The family that declared this name first; its lock serves all, so that a fork renews just that one."""
         self._children: dict[tuple[Any, ...], C] = {}
         self._keys: dict[bytes, C] = {}
         self._refused: dict[Dropped, C] = {}
         joined = self._client.declare(self)
         if joined is not self:
-            self._children, self._keys, self._lock = joined._children, joined._keys, joined._lock
-            self._refused = joined._refused
+            self._first, self._refused = joined, joined._refused
+            self._children, self._keys = joined._children, joined._keys
 
     def labels(self, *values: Any, **named: Any) -> C:
         """Return the child of these label values (made at first use); keep it where you emit often.
@@ -191,7 +193,7 @@ class Family(Generic[C]):
         except Exception:  # noqa: BLE001
             # Whatever `str` of a caller's object raises must not reach the request.
             return self._refuse(Dropped.BAD_LABEL)
-        with self._lock:
+        with self._first._lock:
             child = self._keys.get(key)
             if child is None:
                 if len(self._keys) >= self._client.max_series_per_metric():

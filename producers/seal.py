@@ -24,6 +24,8 @@ from producers.pending import Accumulator, CounterSum, GaugeState, Merged, Sampl
 MAX_SERIES: Final = 4096
 MAX_SAMPLES: Final = 16_384
 """Most series and samples of one batch: 8 B a sample on the wire, so at most some 130 kB."""
+MAX_PART_BYTES: Final = 512 << 10
+"""Most bytes of one batch as estimated before compression: half of what the wire allows, whatever zstd can do."""
 DIRECTORIES: Final = 64
 
 
@@ -108,16 +110,29 @@ def _directory(children: Sequence[Child], runs: Sequence[int]) -> Directory:
 def split(items: "Sequence[tuple[Child, Accumulator]]") -> "list[list[tuple[Child, Accumulator]]]":
     """Cut into parts that fit a batch; a series with very many samples is cut too."""
     parts: list[list[tuple[Child, Accumulator]]] = []
-    series = samples = MAX_SAMPLES + 1
+    series = samples = size_bytes = MAX_SAMPLES + 1
+    known: set[str] = set()
     for child, accumulator in items:
         for piece in _pieces(accumulator):
             size = len(piece.values) if isinstance(piece, Samples) else 0
-            if series >= MAX_SERIES or samples + size > MAX_SAMPLES:
+            piece_bytes = _estimated_bytes(child, piece, size)
+            if series >= MAX_SERIES or samples + size > MAX_SAMPLES or size_bytes + piece_bytes > MAX_PART_BYTES:
                 parts.append([])
-                series = samples = 0
+                series = samples = size_bytes = 0
+                known.clear()
             parts[-1].append((child, piece))
-            series, samples = series + 1, samples + size
+            if child.metric.name not in known:
+                known.add(child.metric.name)
+                size_bytes += 4 * len(child.metric.help) + 9 * len(child.metric.bounds)
+            series, samples, size_bytes = series + 1, samples + size, size_bytes + piece_bytes
     return parts
+
+
+def _estimated_bytes(child: Child, piece: Accumulator, samples: int) -> int:
+    """Return about what one series adds to a batch; merged histograms are the large ones."""
+    size_bytes = len(child.key) + 48 + 8 * samples
+    merged = piece.merged if isinstance(piece, Samples) else None
+    return size_bytes if merged is None else size_bytes + 48 + 8 * len(merged.le) + 4 * len(merged.sketch)
 
 
 def _pieces(accumulator: Accumulator) -> Sequence[Accumulator]:

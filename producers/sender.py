@@ -102,8 +102,11 @@ class Sender:
             link = self._link or self._connect()
             self._send(link)
             self._pause_s = MIN_PAUSE_S
-        except (RedisError, OSError) as error:
-            if self.connected:
+        except Exception as error:
+            # Also a bug of ours: bound children never look at the threads, so this one may not die.
+            if not isinstance(error, RedisError | OSError):
+                log.exception("send_failed")
+            elif self.connected:
                 log.warning("redis_unreachable", extra={"error": repr(error), "waiting": len(self._outbox.waiting)})
             self._disconnect()
             self._stopping.wait(self._pause_s) if not self._stopping.is_set() else time.sleep(MIN_PAUSE_S)

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.batch import Body, Directory, read_body, read_directory, read_envelope
+from contract.batch import MAX_BATCH_BYTES, Body, Directory, read_body, read_directory, read_envelope
 from contract.series import MAX_VALUE
 from producers import Client, Counter, Gauge, Histogram, Settings
 from producers.clock import Clock
-from producers.drainer import HEARTBEAT_MS, Drainer
-from producers.seal import MAX_SAMPLES, Sealed, Sealer
+from producers.drainer import HEARTBEAT_MS, MAX_WAITING_SAMPLES, Drainer
+from producers.pending import Samples
+from producers.seal import MAX_PART_BYTES, MAX_SAMPLES, Sealed, Sealer
 
 
 class FakeClock(Clock):
@@ -165,3 +166,36 @@ def test_every_value_is_an_event_or_a_drop(values: list[Any]) -> None:
     assert sum(events for events, _, _ in batches) == len(legal)
     dropped = batches[-1][1].dropped if batches else {}
     assert sum(dropped.values()) == len(values) - len(legal)
+
+
+def test_merged_batch_is_never_longer_than_the_wire_allows(bench: Bench) -> None:
+    """After an outage many wide histograms are sealed at once; one batch of all would be refused for its size."""
+    bounds = [float(b) for b in range(1, 129)]
+    sizes = Histogram("a", labelnames=["x"], buckets=bounds, registry=bench.client)
+    for i in range(1200):
+        for k in range(20):
+            sizes.labels(str(i)).observe(1.1**k * (i + 1))
+    assert bench.tick(slots=0) == []
+    batches = bench.drainer.tick(bench.client.children, 4)
+    while bench.drainer.has_pending():
+        batches += bench.drainer.tick(bench.client.children, 4)
+    assert sum(sealed.events for sealed in batches) == 24_000
+    assert MAX_PART_BYTES * 2 <= MAX_BATCH_BYTES
+    assert len(batches) > 1
+    for sealed in batches:
+        _, body, _ = opened(sealed)
+        assert len(body.merged_le) + len(body.merged_sketch) + len(body.directory) < MAX_BATCH_BYTES
+
+
+def test_samples_that_find_no_slot_are_bounded(bench: Bench) -> None:
+    """An application faster than its slots holds counts, not samples; none is lost."""
+    size = Histogram("a", registry=bench.client)
+    events = 0
+    for _ in range(6):
+        size.labels().values.extend([0.5] * (4 * MAX_SAMPLES))
+        events += sum(n for n, _, _ in bench.tick(slots=1))
+        left = [len(a.values) for a in bench.drainer._pending.values() if isinstance(a, Samples)]  # pyright: ignore[reportPrivateUsage]
+        assert sum(left) <= MAX_WAITING_SAMPLES
+    while bench.drainer.has_pending():
+        events += sum(n for n, _, _ in bench.tick())
+    assert events == 24 * MAX_SAMPLES

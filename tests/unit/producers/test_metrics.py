@@ -1,12 +1,13 @@
 """Metrics as an application declares them: names, labels, children, timers."""
 
 import asyncio
+import threading
 
 import pytest
 
 from contract.metric import Kind
 from contract.series import SeriesError
-from producers import Client, Counter, Gauge, Histogram, Info, Settings
+from producers import Client, Counter, Gauge, Histogram, Info, Settings, SettingsError
 
 
 @pytest.fixture
@@ -119,3 +120,33 @@ def test_histogram_bounds_drop_infinity_and_must_ascend(client: Client) -> None:
     assert samples.definition.kind is Kind.HISTOGRAM
     with pytest.raises(SeriesError, match="bounds of b"):
         Histogram("b", buckets=(2, 1), registry=client)
+
+
+def test_fork_renews_the_lock_of_joined_metrics_too(client: Client) -> None:
+    """A thread of the parent may hold it at the fork; a child that waited for it would hang in `labels()`."""
+    first = Counter("a", labelnames=["x"], registry=client)
+    joined = Counter("a", labelnames=["x"], registry=client)
+    first._lock.acquire()  # pyright: ignore[reportPrivateUsage]
+    client.after_fork()
+    made = threading.Thread(target=lambda: joined.labels("1"), daemon=True)
+    made.start()
+    made.join(5)
+    assert not made.is_alive()
+
+
+def test_labels_do_not_raise_when_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process at its thread limit goes on serving."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = Client(Settings())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    Counter("a", labelnames=["x"], registry=client).labels("1").inc()
+    assert len(client.children) == 1
+
+
+def test_start_names_a_bad_redis_url() -> None:
+    """At start, to the caller: later it would only end a thread."""
+    with pytest.raises(SettingsError, match="REDIS_URL"):
+        Client().start(Settings(redis_url="nonsense://x"))
