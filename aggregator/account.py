@@ -5,20 +5,17 @@ Promise: every event of every batch is in exactly one of `events` and `quarantin
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from aggregator.decode import Decoded
+from aggregator.decode import Booked, Decoded
 from aggregator.identities import conflicting_metrics
 from contract.reasons import Quarantined
 from database.ledger import Fold, SetAside
 
-if TYPE_CHECKING:
-    from aggregator.fold import Booked
 
-
-def account(out: Fold, booked: "Sequence[Booked]", duplicates: dict[int, int]) -> None:
+def account(out: Fold, booked: Sequence[Booked], duplicates: dict[int, int]) -> None:
     """Fill the ledger side of `out` from distinct batches; `duplicates` counts those left out, by producer."""
     by_producer: dict[int, list[Booked]] = {no: [] for no in duplicates}
     for b in booked:
@@ -35,7 +32,7 @@ def account(out: Fold, booked: "Sequence[Booked]", duplicates: dict[int, int]) -
         out.producers.append(_record(number, batches, runs, events, quarantined, duplicates.get(number, 0)))
 
 
-def _runs(number: int, batches: "Sequence[Booked]") -> list[dict[str, int]]:
+def _runs(number: int, batches: Sequence[Booked]) -> list[dict[str, int]]:
     runs: list[dict[str, int]] = []
     for b in batches:
         d, seq = b.batch, b.batch.envelope.seq
@@ -57,7 +54,7 @@ def _runs(number: int, batches: "Sequence[Booked]") -> list[dict[str, int]]:
 
 
 def _record(
-    number: int, batches: "Sequence[Booked]", runs: list[dict[str, int]], events: int, quarantined: int, duplicates: int
+    number: int, batches: Sequence[Booked], runs: list[dict[str, int]], events: int, quarantined: int, duplicates: int
 ) -> dict[str, Any]:
     last = batches[-1].batch.body if batches else None
     return {

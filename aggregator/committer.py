@@ -15,8 +15,8 @@ from typing import Final
 import asyncpg
 
 from aggregator.crash import CrashPoint
-from aggregator.decode import Decoded, Entry, decode
-from aggregator.fold import Booked, fold
+from aggregator.decode import Booked, Decoded, Entry, decode
+from aggregator.fold import fold
 from aggregator.identities import check_resolved
 from aggregator.lanes import Lane, Lanes
 from contract.batch import VERSION, BatchError, Envelope, read_envelope

@@ -114,6 +114,16 @@ class Decoded:
         return self.sealed_after - self.envelope.events
 
 
+@dataclass(slots=True, frozen=True)
+class Booked:
+    """A resolved batch, its producer's number, and the window it is booked to."""
+
+    batch: Decoded
+    producer_no: int
+    window_s: int
+    displaced: bool = False
+
+
 def decode(entry: Entry, envelope: Envelope, blocks: BlockCache) -> Decoded:
     """Decode a batch of a known version whose envelope was checked; BatchError if any part is malformed."""
     body = read_body(envelope, entry.data)

@@ -6,7 +6,6 @@ rounding only. No Python object per series, except the totals' parameters.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,23 +13,13 @@ from numpy.typing import NDArray
 
 from aggregator.account import account
 from aggregator.buckets import le_counts
-from aggregator.decode import Decoded
+from aggregator.decode import Booked, Decoded
 from contract.metric import Kind
 from database.columns import COPY_HEADER, COPY_TRAILER, pack_rows, timestamps
 from database.ledger import Fold
 from database.sketches import Entries, Floats, Ints, buckets_of, count_entries, encode_rows
 
 _NONE: Ints = np.empty(0, dtype=np.int64)
-
-
-@dataclass(slots=True, frozen=True)
-class Booked:
-    """A resolved batch, its producer's number, and the window it is booked to."""
-
-    batch: Decoded
-    producer_no: int
-    window_s: int
-    displaced: bool = False
 
 
 class _Rows(NamedTuple):

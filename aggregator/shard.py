@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-import asyncpg
 from redis.exceptions import RedisError
 
 from aggregator.committer import Committer, Prepared
@@ -20,20 +19,12 @@ from aggregator.decode import Entry
 from aggregator.lanes import Lanes
 from aggregator.reader import Reader
 from aggregator.settings import AggregatorSettings
-from database.connect import NotCommitted, acquire
+from database.connect import AWAY, acquire
 from database.queries import load
 
 log = logging.getLogger(__name__)
 
-OPERATIONAL: Final = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    RedisError,
-    OSError,
-    TimeoutError,
-    NotCommitted,
-)
+OPERATIONAL: Final = (*AWAY, RedisError)
 """Errors of the outside: retried for ever, never counted against an entry."""
 
 MAX_PAUSE_S: Final = 5.0

@@ -26,6 +26,21 @@ TRANSACTION_TIMEOUT_S: Final = 60
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
 LOCK_TIMEOUT_S: Final = 10
 
+
+class NotCommitted(Exception):
+    """COMMIT was answered with another tag: nothing was stored."""
+
+
+AWAY: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg raises when a server dies under a call that had just begun
+    OSError,
+    TimeoutError,
+    NotCommitted,
+)
+"""What a call raises when the server failed it: nothing is said about the program or its data."""
+
 OPERATIONAL_SQLSTATES: Final = ("40", "53", "55", "57", "08", "25", "58", "XX")
 """Classes of errors that say nothing about the data: retried for ever, never counted against a batch."""
 
@@ -127,10 +142,6 @@ async def commit(connection: Connection) -> None:
     tag = await connection.execute("COMMIT")
     if tag != "COMMIT":
         raise NotCommitted(tag)
-
-
-class NotCommitted(Exception):
-    """COMMIT was answered with another tag: nothing was stored."""
 
 
 @asynccontextmanager

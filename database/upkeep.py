@@ -12,11 +12,9 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
-import asyncpg
-
 from contract.sketch import SketchError
 from database import partitions, retention, rollup
-from database.connect import Connection, Pool, acquire, is_failover
+from database.connect import AWAY, Connection, Pool, acquire, is_failover
 from database.load_runs import list_runs
 from database.queries import load
 from database.settings import RetentionSettings
@@ -28,7 +26,7 @@ LONGEST_ROLL_UP_S: Final = 30.0
 LIMITS: Final = (
     "SET statement_timeout = '120s'; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = '60s'"
 )
-STEP_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, SketchError)
+STEP_ERRORS: Final = (*AWAY, SketchError)
 
 Step = Callable[[Connection], Awaitable[object]]
 

@@ -1,7 +1,7 @@
 """`python -m exporter`: the same as `streamgauge export`, without the command line around it."""
 
 from database.settings import SettingsError, exit_bad_settings, read_settings
-from exporter.service import run
+from exporter.serve import run
 from exporter.settings import ExporterSettings
 
 if __name__ == "__main__":

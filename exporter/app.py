@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from database.connect import acquire
+from database.connect import AWAY, acquire
 from database.queries import load
 from exporter.exposition import OPENMETRICS, TEXT
 from exporter.health import report
@@ -25,7 +25,6 @@ from exporter.history import answer
 from exporter.negotiate import is_not_modified, takes_gzip, wants_openmetrics
 from exporter.own import OwnMetrics
 from exporter.question import BadQuestion, read_question
-from exporter.refresh import AWAY
 from exporter.service import Exporter
 from exporter.settings import ExporterSettings
 from exporter.snapshot import Unavailable, View

@@ -10,10 +10,9 @@ import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
-from database.connect import acquire
+from database.connect import AWAY, acquire
 from database.queries import load
 from exporter.ledger import AGGREGATOR_CURRENT_S
-from exporter.refresh import AWAY
 from exporter.service import Exporter
 from exporter.snapshot import Unavailable
 from exporter.streams import AWAY as REDIS_AWAY

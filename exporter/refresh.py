@@ -10,14 +10,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-import asyncpg
-
-from database.connect import NotCommitted
+from database.connect import AWAY
 from exporter.snapshot import Unavailable, View
 
 log = logging.getLogger(__name__)
-
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, NotCommitted)
 
 
 class Refresher:

@@ -8,14 +8,11 @@ import asyncio
 import logging
 from uuid import UUID
 
-import uvicorn
-
-from database.connect import Pool, acquire, open_pool
-from database.migrate import check as check_schema
+from database.connect import AWAY, Pool, acquire, open_pool
 from database.queries import load
 from exporter.derived import read_derived
-from exporter.refresh import AWAY, Refresher
-from exporter.settings import ExporterSettings, check_access
+from exporter.refresh import Refresher
+from exporter.settings import ExporterSettings
 from exporter.snapshot import Snapshots, Unavailable, View
 from exporter.streams import AWAY as REDIS_AWAY
 from exporter.streams import Streams, Waiting, open_link
@@ -98,42 +95,3 @@ class Exporter:
             entry = waiting[int(row["position"]) - 1]
             found[entry.service] = found.get(entry.service, 0) + entry.events
         return found
-
-
-async def require_schema(settings: ExporterSettings) -> None:
-    """Wait for the database, then raise SchemaError unless its schema is this program's."""
-    pool = await open_pool(settings, application="streamgauge exporter", size=1)
-    try:
-        while True:
-            try:
-                async with acquire(pool) as connection:
-                    await check_schema(connection)
-                return
-            except AWAY as error:
-                log.warning("waiting_for", extra={"what": "database", "error": repr(error)})
-                await asyncio.sleep(1.0)
-    finally:
-        pool.terminate()
-
-
-def run(settings: ExporterSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError or SchemaError before the port is opened."""
-    from exporter.app import make_app
-
-    check_access(settings)
-    app = make_app(settings)
-    asyncio.run(require_schema(settings))
-    config = uvicorn.Config(
-        app,
-        host=settings.streamgauge_exporter_host,
-        port=settings.streamgauge_exporter_port,
-        loop="uvloop",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=STOP_GRACE_S,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        raise OSError(f"STREAMGAUGE_EXPORTER_PORT {settings.streamgauge_exporter_port} could not be opened")

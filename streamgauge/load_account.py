@@ -17,12 +17,12 @@ from redis.backoff import NoBackoff
 from contract.batch import VERSION, BatchError, read_body, read_envelope
 from contract.streams import DEFAULT_SHARDS, FIELD, GROUP, SHARD_COUNT_KEY, stream_key
 from database.admission import key_hash
-from database.connect import SCHEMA
+from database.connect import AWAY, SCHEMA
 from database.queries import load
 
 TIMEOUT_S: Final = 5.0
 PAGE: Final = 500
-OPERATIONAL: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError)
+OPERATIONAL: Final = (*AWAY, redis.exceptions.RedisError)
 
 
 class Account(NamedTuple):
@@ -72,6 +72,15 @@ class Ledger:
 
     async def _fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         connection = await self._open()
+        try:
+            return await self._ask(connection, query, *arguments)
+        except OPERATIONAL:
+            connection.terminate()  # a server that died may leave it neither closed nor usable
+            raise
+
+    async def _ask(
+        self, connection: "asyncpg.Connection[asyncpg.Record]", query: str, *arguments: Any
+    ) -> list[asyncpg.Record]:
         if self.schema is None:
             self.schema = await self._find_schema(connection)
             if self.schema is None:

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from aggregator.decode import Block, BlockCache, Decoded, Entry, decode
-from aggregator.fold import Booked, fold
+from aggregator.decode import Block, BlockCache, Booked, Decoded, Entry, decode
+from aggregator.fold import fold
 from contract.metric import Kind
 from contract.series import OVERFLOW_LABELS, series_key
 from contract.streams import stream_key

@@ -9,8 +9,8 @@ from typing import Any
 
 import asyncpg
 
-from aggregator.decode import BlockCache, Decoded, Entry, decode
-from aggregator.fold import Booked, fold
+from aggregator.decode import BlockCache, Booked, Decoded, Entry, decode
+from aggregator.fold import fold
 from aggregator.identities import Identities
 from contract.batch import Body, Directory, encode_directory, read_envelope, seal
 from contract.metric import DEFAULT_BUCKETS, Kind, MetricDef

@@ -36,7 +36,7 @@ RETRY_S: Final = 2.0
 SETUP_LOCK: Final = 0x7265666C
 """Advisory lock ("refl"): replicas that start together make the table once."""
 
-AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 
 def sql(name: str) -> str:

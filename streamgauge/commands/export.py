@@ -3,7 +3,7 @@
 import argparse
 
 from database.settings import read_settings
-from exporter.service import run as serve
+from exporter.serve import run as serve
 from exporter.settings import ExporterSettings
 from streamgauge import logs
 from streamgauge.commands import Subparsers

@@ -15,7 +15,7 @@ import asyncpg
 import psutil
 import pytest
 
-from database.connect import SCHEMA
+from database.connect import AWAY, SCHEMA
 from streamgauge.embedded import PostgresServer, RedisServer
 from streamgauge.loadtest import compare_oracle
 from streamgauge.processes import wait_until
@@ -89,7 +89,7 @@ def fetch(dsn: str, query: str) -> int:
 
     try:
         return asyncio.run(ask())
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+    except AWAY:
         return 0
 
 

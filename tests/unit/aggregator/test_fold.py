@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.buckets import le_counts
-from aggregator.decode import BlockCache, Entry, decode
-from aggregator.fold import Booked, fold
+from aggregator.decode import BlockCache, Booked, Entry, decode
+from aggregator.fold import fold
 from contract import sketch
 from contract.batch import read_envelope
 from database.sketches import buckets_of, count_entries

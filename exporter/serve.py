@@ -1,0 +1,55 @@
+"""Serve: runs the exporter's app in uvicorn until it is told to stop.
+
+In: settings. Out: an open port, for as long as the process lives.
+Promise: the port opens only when settings, access and the database's schema were found right.
+"""
+
+import asyncio
+import logging
+
+import uvicorn
+
+from database.connect import AWAY, acquire, open_pool
+from database.migrate import check as check_schema
+from exporter.app import make_app
+from exporter.service import STOP_GRACE_S
+from exporter.settings import ExporterSettings, check_access
+
+log = logging.getLogger(__name__)
+
+
+async def require_schema(settings: ExporterSettings) -> None:
+    """Wait for the database, then raise SchemaError unless its schema is this program's."""
+    pool = await open_pool(settings, application="streamgauge exporter", size=1)
+    try:
+        while True:
+            try:
+                async with acquire(pool) as connection:
+                    await check_schema(connection)
+                return
+            except AWAY as error:
+                log.warning("waiting_for", extra={"what": "database", "error": repr(error)})
+                await asyncio.sleep(1.0)
+    finally:
+        pool.terminate()
+
+
+def run(settings: ExporterSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError or SchemaError before the port is opened."""
+    check_access(settings)
+    app = make_app(settings)
+    asyncio.run(require_schema(settings))
+    config = uvicorn.Config(
+        app,
+        host=settings.streamgauge_exporter_host,
+        port=settings.streamgauge_exporter_port,
+        loop="uvloop",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=STOP_GRACE_S,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise OSError(f"STREAMGAUGE_EXPORTER_PORT {settings.streamgauge_exporter_port} could not be opened")
