@@ -50,6 +50,9 @@ PIPELINE: Final = (
 )
 """Rendered by the exporter on /metrics from PostgreSQL."""
 
+SERVICES: Final[tuple[SelfMetric, ...]] = ()
+"""Rendered by the exporter on /metrics from what the scheduled jobs keep in PostgreSQL (queries `samples_*`)."""
+
 EXPORTER: Final = (
     _gauge("streamgauge_snapshot_age_seconds", "Age of the newest database snapshot served."),
     _counter("streamgauge_scrapes_total", "Requests to /metrics by outcome.", "outcome"),
@@ -58,4 +61,4 @@ EXPORTER: Final = (
 )
 """Served by each exporter on /metrics/self through prometheus-client."""
 
-CATALOGUE: Final = COMPLETENESS + PIPELINE + EXPORTER
+CATALOGUE: Final = COMPLETENESS + PIPELINE + SERVICES + EXPORTER

@@ -27,6 +27,11 @@ class Migration(NamedTuple):
     sql: str
     checksum: str
 
+    @property
+    def is_main_only(self) -> bool:
+        """Whether the schema of a load-test run does without it: `-- Main schema only` in its first line."""
+        return self.sql.startswith("-- Main schema only")
+
 
 def migrations() -> list[Migration]:
     """Return all migrations in order."""
@@ -64,7 +69,8 @@ async def migrate_schema(connection: Connection, schema: str) -> list[str]:
             if migration.version in applied:
                 _require_unchanged(migration, applied[migration.version])
                 continue
-            await connection.execute(migration.sql)
+            if schema == SCHEMA or not migration.is_main_only:
+                await connection.execute(migration.sql)
             await connection.execute(
                 "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
                 migration.version,

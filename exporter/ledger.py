@@ -8,8 +8,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from contract.self_metrics import COMPLETENESS, PIPELINE, SelfMetric
+from contract.self_metrics import COMPLETENESS, PIPELINE, SERVICES, SelfMetric
 from contract.series import series_key
+from database.connect import Connection
+from database.queries import load
 from exporter.columns import Row
 from exporter.exposition import format_value, header
 
@@ -47,6 +49,19 @@ class Pipeline(NamedTuple):
     last_commit_s: float | None
 
 
+STORED: Final[tuple[str, ...]] = ()
+"""Queries of what the scheduled jobs keep: rows of name, label values in the catalogue's order, value."""
+
+
+async def read_stored(connection: Connection) -> Samples:
+    """Return the samples of SERVICES."""
+    found: Samples = {}
+    if STORED:
+        for row in await connection.fetch("\nUNION ALL\n".join(f"({load(name)}\n)" for name in STORED)):
+            found.setdefault(row["name"], []).append((tuple(row["labels"]), row["value"]))
+    return found
+
+
 def read_services(rows: Sequence[Row]) -> list[Service]:
     """Read exporter_services."""
     fields = ("service", "accepted", "committed", "quarantined", "lost", "open", "duplicates")
@@ -73,9 +88,12 @@ def read_pipeline(row: Row, head: Row) -> Pipeline:
     )
 
 
-def samples(services: Sequence[Service], pipeline: Pipeline, in_flight: Mapping[str, int] | None) -> Samples:
-    """Return all samples of COMPLETENESS and PIPELINE; `in_flight` holds the events in the streams."""
+def samples(
+    services: Sequence[Service], pipeline: Pipeline, stored: Samples, in_flight: Mapping[str, int] | None
+) -> Samples:
+    """Return all samples of the catalogue but the exporter's own; `in_flight` holds the events in the streams."""
     found: Samples = {
+        **stored,
         "streamgauge_accepted_events_total": [((s.service,), s.accepted) for s in services],
         "streamgauge_committed_events_total": [((s.service,), s.committed) for s in services],
         "streamgauge_dropped_events_total": [
@@ -108,7 +126,7 @@ def render(found: Samples, *, openmetrics: bool) -> bytes:
     """Return the families of the catalogue that have a sample."""
     return b"".join(
         _family(metric, found[metric.name], openmetrics=openmetrics)
-        for metric in (*COMPLETENESS, *PIPELINE)
+        for metric in (*COMPLETENESS, *PIPELINE, *SERVICES)
         if found.get(metric.name)
     )
 

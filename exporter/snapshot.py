@@ -36,7 +36,17 @@ from exporter.derived import render as render_derived
 from exporter.exposition import Page, paginate
 from exporter.family import Metric
 from exporter.gauges import GaugeRows, Heard, live_producers
-from exporter.ledger import AGGREGATOR_CURRENT_S, Pipeline, Service, read_pipeline, read_services, render, samples
+from exporter.ledger import (
+    AGGREGATOR_CURRENT_S,
+    Pipeline,
+    Samples,
+    Service,
+    read_pipeline,
+    read_services,
+    read_stored,
+    render,
+    samples,
+)
 from exporter.model import Model, Outdated
 from exporter.settings import ExporterSettings
 
@@ -78,6 +88,7 @@ class Change:
     touched: Ints
     services: list[Service]
     pipeline: Pipeline
+    stored: Samples
     heard: Heard
     metrics: list[Metric] | None = None
     layouts: dict[int, Layout] = field(default_factory=dict[int, Layout])
@@ -182,7 +193,9 @@ class Snapshots:
         pipeline = await connection.fetchrow(load("exporter_pipeline"), AGGREGATOR_CURRENT_S)
         heard = await connection.fetchrow(load("exporter_heard"))
         assert pipeline is not None and heard is not None
-        change = Change(head, full, touched, read_services(services), read_pipeline(pipeline, row), read_heard(heard))
+        stored = await read_stored(connection)
+        read = (read_services(services), read_pipeline(pipeline, row), stored, read_heard(heard))
+        change = Change(head, full, touched, *read)
         if full:
             await self._read_all(connection, change)
         elif len(touched):
@@ -269,7 +282,7 @@ class Snapshots:
 
     def _view(self, model: Model, change: Change, began: float) -> View:
         in_flight = self._in_flight()
-        found = samples(change.services, change.pipeline, in_flight)
+        found = samples(change.services, change.pipeline, change.stored, in_flight)
         own = [
             render(found, openmetrics=om) + render_derived(self._derived, self._ratios, openmetrics=om)
             for om in (False, True)

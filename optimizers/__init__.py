@@ -1,0 +1,1 @@
+"""What the schedule runs: optimizers of the database, of performance, of thresholds and of cache lifetimes."""

@@ -1,0 +1,110 @@
+"""The contract of a check: what DatabaseOptimizer hands to it and what it answers.
+
+In: a Look (a read-only connection to the target, settings, counters of earlier runs). Out: an Answer.
+Promise: a check only looks; what may be done about a finding is in the finding, with its tier.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol
+
+from database.connect import Connection
+from optimizers.settings import OptimizerSettings
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    INFO = "info"
+    WARN = "warn"
+    CRITICAL = "critical"
+
+
+class Tier(StrEnum):
+    """Who may act on a finding."""
+
+    AUTOMATIC = "automatic"
+    """Done at once, in the monitoring database only."""
+    OPT_IN = "opt_in"
+    """Done by `--apply` only, one at a time, with the SQL that undoes it recorded."""
+    NEVER = "never"
+    """Text for a person."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something worth a person's time."""
+
+    object: str
+    """What it is about, qualified and quoted as SQL would write it; with the check's id its identity."""
+    severity: Severity
+    recommendation: str
+    evidence: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The numbers it rests on, with units in their names."""
+    sql: str | None = None
+    """Statement to copy (or to apply, where the tier allows); never run by the check."""
+    rollback: str | None = None
+    tier: Tier = Tier.NEVER
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a check found. Findings are sorted worst first and capped by the optimizer, not by the check."""
+
+    findings: Sequence[Finding] = ()
+    insufficient: str | None = None
+    """Why nothing can be said yet; findings may still hold what is certain."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What was counted between an earlier run and now, for objects that were there at both."""
+
+    seconds: float
+    deltas: Mapping[str, Mapping[str, float]]
+    """Object -> counter -> increase. An object whose counter fell was reset and is left out."""
+
+    @property
+    def hours(self) -> float:
+        """Length in hours."""
+        return self.seconds / 3600
+
+
+class Look(Protocol):
+    """A check's view of one target."""
+
+    connection: Connection
+    """Read-only, with statement and lock time-outs set, to the target."""
+    settings: OptimizerSettings
+    now: datetime
+    version: int
+    """Major version of the target's server."""
+    extensions: frozenset[str]
+    """Installed in the target's database."""
+    is_monitoring: bool
+    """Whether the target is streamgauge's own database."""
+    stats_age_s: float | None
+    """Age of the target database's statistics (pg_stat_database.stats_reset, else since it is observed)."""
+
+    async def since(self, name: str, counters: Mapping[str, Mapping[str, float]]) -> Interval | None:
+        """Store counters under a name and return what was added since about an hour ago.
+
+        None: there is no earlier snapshot that is old enough (>= settings' shortest interval), or statistics were
+        reset in between.
+        """
+        ...
+
+
+class Check(Protocol):
+    """One check: a frozen dataclass whose fields are its thresholds, so that a settings file can replace them."""
+
+    id: ClassVar[str]
+    """As in the catalogue: Q1, I3, …"""
+    title: ClassVar[str]
+    timeout_s: ClassVar[float]
+
+    async def look(self, look: Look) -> Answer:
+        """Look once."""
+        ...
