@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check format bench bench-full faults lock clean
+.PHONY: help up down status test check format bench bench-full faults mutations lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(READY) ## run the tests, in random order, on real servers
 
 faults: $(READY) ## run just the tests that kill and cut
 	@$(BIN)/python -m pytest -m faults
+
+mutations: $(READY) ## take one mechanism away at a time and see its test turn red (minutes)
+	@$(BIN)/python scripts/mutations.py
 
 check: $(READY) ## lint, format and types, as CI does
 	@$(BIN)/ruff check .

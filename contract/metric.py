@@ -56,7 +56,11 @@ class MetricDef(msgspec.Struct, array_like=True, frozen=True):
 def check_metric(metric: MetricDef) -> MetricDef:
     """Return `metric` if it is valid, else raise SeriesError naming the field."""
     check_metric_name(metric.name)
-    if len(metric.help.encode(errors="replace")) > MAX_HELP_BYTES or "\0" in metric.help:
+    try:
+        size = len(metric.help.encode())
+    except UnicodeEncodeError:
+        raise SeriesError(f"help of {metric.name} is not valid Unicode") from None
+    if size > MAX_HELP_BYTES or "\0" in metric.help:
         raise SeriesError(f"help of {metric.name} is longer than {MAX_HELP_BYTES} bytes or holds NUL")
     if metric.unit and not metric.name.removesuffix("_total").endswith("_" + metric.unit):
         raise SeriesError(f"unit {metric.unit!r} is not the suffix of the name {metric.name}")

@@ -65,8 +65,9 @@ def _text(env: Mapping[str, str], name: str, default: str) -> str:
 
 
 def _service(text: str) -> str:
-    if not text or len(text) > 128 or "\0" in text:
-        raise SettingsError("STREAMGAUGE_SERVICE: 1 to 128 characters are allowed")
+    # A lone surrogate (bytes in the environment that are not UTF-8) could not be encoded into a batch.
+    if not text or len(text) > 128 or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise SettingsError("STREAMGAUGE_SERVICE: 1 to 128 characters of valid Unicode are allowed")
     return text
 
 
