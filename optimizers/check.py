@@ -10,8 +10,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
+import asyncpg
+
 from database.connect import Connection
 from optimizers.settings import OptimizerSettings
+
+
+class Unsupported(Exception):
+    """The target lacks what the check needs (an extension, a version); the text says what and how to get it."""
 
 
 class Severity(StrEnum):
@@ -33,6 +39,17 @@ class Tier(StrEnum):
     """Text for a person."""
 
 
+class Remedy(StrEnum):
+    """How a finding of the automatic or opt-in tier is acted on."""
+
+    SQL = "sql"
+    """Its own `sql`; the automatic tier takes no statement but ANALYZE and plain VACUUM."""
+    PARTITIONS = "partitions"
+    """The upkeep of the monitoring database: make the partitions that are missing."""
+    RETENTION = "retention"
+    """The upkeep of the monitoring database: drop what is older than the configured retention."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something worth a person's time."""
@@ -46,7 +63,9 @@ class Finding:
     sql: str | None = None
     """Statement to copy (or to apply, where the tier allows); never run by the check."""
     rollback: str | None = None
+    """SQL that undoes `sql`; None: there is nothing to undo."""
     tier: Tier = Tier.NEVER
+    remedy: Remedy = Remedy.SQL
 
 
 @dataclass(frozen=True)
@@ -85,20 +104,48 @@ class Look(Protocol):
     """Installed in the target's database."""
     is_monitoring: bool
     """Whether the target is streamgauge's own database."""
+    search_path: str
+    """Where names in statements of the target's applications resolve, as SET takes it."""
     stats_age_s: float | None
     """Age of the target database's statistics (pg_stat_database.stats_reset, else since it is observed)."""
 
-    async def since(self, name: str, counters: Mapping[str, Mapping[str, float]]) -> Interval | None:
-        """Store counters under a name and return what was added since about an hour ago.
+    async def since(
+        self, name: str, counters: Mapping[str, Mapping[str, float]], epoch: str = ""
+    ) -> Interval | None:
+        """Store counters under a name of this check and return what was added since about an hour ago.
 
         None: there is no earlier snapshot that is old enough (>= settings' shortest interval), or statistics were
-        reset in between.
+        reset in between: the target's own (noticed here), or those whose `epoch` the caller gives, such as
+        pg_stat_statements_info.stats_reset.
         """
+        ...
+
+    async def everywhere(self, query: str, *args: object) -> Mapping[str, Sequence["asyncpg.Record"]]:
+        """Run one query on the target and on each replica that is configured for it: node -> rows.
+
+        A replica that does not answer is missing here and named in `unseen`; `primary` is always there.
+        """
+        ...
+
+    @property
+    def unseen(self) -> Sequence[str]:
+        """Configured replicas that did not answer in this run."""
+        ...
+
+    async def remember(self, name: str, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Keep this hour's values of objects for 14 days; a second call in an hour replaces the first."""
+        ...
+
+    async def remembered(self, name: str) -> Mapping[str, Sequence[tuple[datetime, Mapping[str, float]]]]:
+        """Return what `remember` kept in earlier hours, by object, oldest first."""
         ...
 
 
 class Check(Protocol):
-    """One check: a frozen dataclass whose fields are its thresholds, so that a settings file can replace them."""
+    """One check: a frozen dataclass whose fields are its thresholds, so that a settings file can replace them.
+
+    Errors that PostgreSQL raises are left to the optimizer: it reports them as permission, timeout or unsupported.
+    """
 
     id: ClassVar[str]
     """As in the catalogue: Q1, I3, …"""
@@ -106,5 +153,5 @@ class Check(Protocol):
     timeout_s: ClassVar[float]
 
     async def look(self, look: Look) -> Answer:
-        """Look once."""
+        """Look once, inside a read-only transaction that is rolled back afterwards."""
         ...

@@ -3,8 +3,29 @@
 Promise: frozen; each value is checked at start and a bad one ends the process with exit code 2 and its name.
 """
 
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
 from database.settings import PostgresSettings, RedisSettings, RetentionSettings
 
 
 class OptimizerSettings(PostgresSettings, RedisSettings, RetentionSettings):
     """What the scheduled jobs need to know. Times in seconds unless the name says otherwise."""
+
+    streamgauge_optimizer_targets: SecretStr | None = None
+    """Further databases to look at, by a read-only role: `name=dsn`, separated by spaces or lines."""
+    streamgauge_optimizer_apply_targets: SecretStr | None = None
+    """The same names with the addresses that `streamgauge optimize --apply` may change them by."""
+    streamgauge_optimizer_replicas: SecretStr | None = None
+    """Replicas whose index use counts too: `name=dsn`, a name as often as it has replicas; `monitoring` is ours."""
+    streamgauge_checks_file: Path | None = None
+    """TOML file of thresholds: a table per check, a key per threshold."""
+    streamgauge_optimizer_open_after_runs: int = Field(default=2, ge=1, le=100)
+    """A finding is published when so many runs in a row have seen it."""
+    streamgauge_optimizer_resolve_after_runs: int = Field(default=3, ge=1, le=100)
+    """A finding is resolved when so many runs in a row have not seen it."""
+    streamgauge_optimizer_shortest_interval_s: float = Field(default=300.0, ge=1, le=86_400)
+    """Counters are compared over at least this long."""
+    streamgauge_optimizer_automatic: bool = True
+    """Whether findings of the automatic tier are acted on (in the monitoring database only)."""
