@@ -4,7 +4,7 @@ In: a Look (a read-only connection to the target, settings, counters of earlier 
 Promise: a check only looks; what may be done about a finding is in the finding, with its tier.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -94,24 +94,43 @@ class Interval:
 class Look(Protocol):
     """A check's view of one target."""
 
-    connection: Connection
-    """Read-only, with statement and lock time-outs set, to the target."""
-    settings: OptimizerSettings
-    now: datetime
-    version: int
-    """Major version of the target's server."""
-    extensions: frozenset[str]
-    """Installed in the target's database."""
-    is_monitoring: bool
-    """Whether the target is streamgauge's own database."""
-    search_path: str
-    """Where names in statements of the target's applications resolve, as SET takes it."""
-    stats_age_s: float | None
-    """Age of the target database's statistics (pg_stat_database.stats_reset, else since it is observed)."""
+    @property
+    def connection(self) -> Connection:
+        """Read-only, with statement and lock time-outs set, to the target."""
+        ...
 
-    async def since(
-        self, name: str, counters: Mapping[str, Mapping[str, float]], epoch: str = ""
-    ) -> Interval | None:
+    @property
+    def settings(self) -> OptimizerSettings: ...
+
+    @property
+    def now(self) -> datetime: ...
+
+    @property
+    def version(self) -> int:
+        """Major version of the target's server."""
+        ...
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        """Installed in the target's database."""
+        ...
+
+    @property
+    def is_monitoring(self) -> bool:
+        """Whether the target is streamgauge's own database."""
+        ...
+
+    @property
+    def search_path(self) -> str:
+        """Where names in statements of the target's applications resolve, as SET takes it."""
+        ...
+
+    @property
+    def stats_age_s(self) -> float | None:
+        """Age of the statistics of the target: since the last reset or crash."""
+        ...
+
+    async def since(self, name: str, counters: Mapping[str, Mapping[str, float]], epoch: str = "") -> Interval | None:
         """Store counters under a name of this check and return what was added since about an hour ago.
 
         None: there is no earlier snapshot that is old enough (>= settings' shortest interval), or statistics were
@@ -138,6 +157,10 @@ class Look(Protocol):
 
     async def remembered(self, name: str) -> Mapping[str, Sequence[tuple[datetime, Mapping[str, float]]]]:
         """Return what `remember` kept in earlier hours, by object, oldest first."""
+        ...
+
+    async def first_seen(self, objects: Iterable[str]) -> Mapping[str, datetime]:
+        """Return since when this check has named each object in every run: the catalogue does not tell its age."""
         ...
 
 

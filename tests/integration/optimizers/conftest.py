@@ -1,0 +1,47 @@
+"""Databases built to be ill, on the embedded PostgreSQL 18 and on Debian's PostgreSQL 15 with HypoPG."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.debian_postgres import DebianPostgres, is_installed
+from tests.integration.optimizers.ill import Ill, opened
+from tests.servers import Servers
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_15() -> Iterator[DebianPostgres]:
+    """A private PostgreSQL 15; without the package CI fails and a developer's run skips."""
+    if not is_installed():
+        why = "PostgreSQL 15 is not installed: apt-get install postgresql-15 postgresql-15-hypopg"
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    home = Path(tempfile.mkdtemp(prefix="sg-pg15-", dir="/tmp"))
+    server = DebianPostgres(home)
+    server.open()
+    yield server
+    server.close()
+    shutil.rmtree(home)
+
+
+@pytest.fixture(params=["18", "15"], ids=["postgres18", "postgres15"])
+def ill_dsn(request: pytest.FixtureRequest, servers: Servers) -> Iterator[str]:
+    """Address of an empty database on each version."""
+    server = servers.postgres() if request.param == "18" else request.getfixturevalue("postgres_15")
+    name = f"ill_{next(_numbers)}"
+    server.create_database(name)
+    yield server.dsn(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+async def ill(ill_dsn: str, dsn: str) -> AsyncGenerator[Ill, None]:
+    """A database to make ill; its history is kept in a fresh monitoring database."""
+    async with opened(ill_dsn, dsn) as found:
+        yield found

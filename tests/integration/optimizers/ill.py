@@ -1,0 +1,101 @@
+"""A database to make ill, and the eyes of a check on it.
+
+In: the addresses of the ill database and of a migrated store. Out: `Ill`: run SQL, let time pass, look.
+Promise: what is kept between looks goes to the store; the ill database is read only by checks.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from database.connect import SCHEMA
+from database.settings import read_settings
+from optimizers.check import Answer, Check, Finding
+from optimizers.counters import Counters
+from optimizers.settings import OptimizerSettings
+from optimizers.target_look import Nodes, TargetLook, read_facts
+
+PLAIN: Any = asyncpg.connect
+
+
+@dataclass
+class Ill:
+    """One database; `version` is its server's."""
+
+    connection: "asyncpg.Connection[asyncpg.Record]"
+    """Of its owner, to make it ill."""
+    dsn: str
+    store_dsn: str
+    version: int
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stats_age_s: float = 60 * 86_400.0
+    """What checks are told: a test cannot wait for statistics to ripen."""
+
+    async def sql(self, *statements: str) -> None:
+        """Run statements one by one, each in a transaction of its own, and publish the statistics they made."""
+        for statement in statements:
+            await self.connection.execute(statement)
+        await self.connection.execute("SELECT pg_stat_force_next_flush()")
+        # The flush comes with the end of the next transaction.
+        await self.connection.execute("SELECT 1")
+
+    async def until(self, query: str) -> None:
+        """Wait until a query answers true."""
+        async with asyncio.timeout(20):
+            while not await self.connection.fetchval(query):  # noqa: ASYNC110 - PostgreSQL tells nobody
+                await asyncio.sleep(0.01)
+
+    def pass_time(self, **delta: float) -> None:
+        """Let `now` be later, as `timedelta` reads it: pass_time(hours=1)."""
+        self.now += timedelta(**delta)
+
+    async def look(
+        self, check: Check, *, is_monitoring: bool = False, replicas: Sequence[str] = (), **settings: str
+    ) -> Answer:
+        """Return what a check answers now."""
+        read = read_settings(OptimizerSettings, {"POSTGRES_DSN": self.store_dsn} | settings)
+        async with _connection(self.store_dsn) as store, _connection(self.dsn) as target:
+            await store.execute(f"SET search_path = {SCHEMA}")
+            facts = replace(await read_facts(target), stats_age_s=self.stats_age_s)
+            counters = Counters(store, "ill", check.id, facts.epoch, self.now, 300.0)
+            nodes = Nodes(target, {f"replica {n}": await PLAIN(dsn) for n, dsn in enumerate(replicas, 1)})
+            try:
+                async with target.transaction(readonly=True):
+                    return await check.look(TargetLook(nodes, read, self.now, is_monitoring, facts, counters))
+            finally:
+                for replica in nodes.replicas.values():
+                    await replica.close()
+
+    async def findings(self, check: Check, **options: Any) -> dict[str, Finding]:
+        """Return findings by object; a check that cannot tell fails the test."""
+        answer = await self.look(check, **options)
+        assert answer.insufficient is None, answer.insufficient
+        return {finding.object: finding for finding in answer.findings}
+
+    async def after_an_hour(self, check: Check, *statements: str, **options: Any) -> dict[str, Finding]:
+        """Look, run the statements, let an hour pass, and return what the check finds then."""
+        await self.look(check, **options)
+        await self.sql(*statements)
+        self.pass_time(hours=1)
+        return await self.findings(check, **options)
+
+
+@asynccontextmanager
+async def opened(dsn: str, store_dsn: str) -> AsyncGenerator[Ill, None]:
+    """Open a fresh database as its owner."""
+    async with _connection(dsn) as connection:
+        yield Ill(connection, dsn, store_dsn, connection.get_server_version().major)
+
+
+@asynccontextmanager
+async def _connection(dsn: str) -> AsyncGenerator["asyncpg.Connection[asyncpg.Record]", None]:
+    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=60)
+    try:
+        yield connection
+    finally:
+        await connection.close(timeout=10)
