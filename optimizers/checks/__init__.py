@@ -8,14 +8,28 @@ docs/database-optimizer.md, and a case that finds it beside one that stays silen
 from typing import Final
 
 from optimizers.check import Check
+from optimizers.checks.b1_dead_tuples import DeadTuples
 from optimizers.checks.i6_invalid_index import InvalidIndex
+from optimizers.checks.v1_stale_statistics import StaleStatistics
+from optimizers.checks.v2_stale_vacuum import StaleVacuum
+from optimizers.checks.v3_never_frozen import NeverFrozen
+from optimizers.checks.v4_default_autovacuum import DefaultAutovacuum
+from optimizers.checks.v5_wraparound import Wraparound
+from optimizers.checks.v6_xmin_horizon import XminHorizon
 
 CHECKS: Final[tuple[type[Check], ...]] = (
     # Q: queries
     # I: indexes
     InvalidIndex,
     # B: bloat
+    DeadTuples,
     # V: vacuum
+    StaleStatistics,
+    StaleVacuum,
+    NeverFrozen,
+    DefaultAutovacuum,
+    Wraparound,
+    XminHorizon,
     # C: cache
     # K: connections
     # R: replication
