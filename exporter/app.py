@@ -5,7 +5,6 @@ Promise: /metrics is answered from a fresh snapshot or with 503; /healthz, /read
 """
 
 import asyncio
-import hmac
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -19,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from database.connect import AWAY, acquire
 from database.queries import load
+from exporter.access import CHALLENGES, carries_token
 from exporter.exposition import OPENMETRICS, TEXT
 from exporter.health import report
 from exporter.history import answer
@@ -56,14 +56,12 @@ def make_app(settings: ExporterSettings) -> FastAPI:
 
 
 def _require_token(app: FastAPI, token: str) -> None:
-    wanted = b"Bearer " + token.encode()
-
     @app.middleware("http")
     async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if request.url.path in OPEN_PATHS or hmac.compare_digest(given, wanted):
+        given = request.headers.get("authorization", "")
+        if request.url.path in OPEN_PATHS or carries_token(token, request.method, given):
             return await call_next(request)
-        return PlainTextResponse("a token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
+        return PlainTextResponse("a token is needed\n", 401, {"WWW-Authenticate": ", ".join(CHALLENGES)})
 
     _ = check
 
