@@ -50,7 +50,7 @@ class Nodes:
     """A target's servers: the one that is looked at and its replicas."""
 
     primary: Connection
-    replicas: Mapping[str, Connection] = field(default_factory=dict[str, Connection])
+    replicas: dict[str, Connection] = field(default_factory=dict[str, Connection])
     unseen: list[str] = field(default_factory=list[str])
 
     async def everywhere(self, query: str, *args: object) -> dict[str, Sequence[asyncpg.Record]]:

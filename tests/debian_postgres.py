@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 BINARIES: Final = Path("/usr/lib/postgresql/15/bin")
@@ -43,6 +43,7 @@ class DebianPostgres:
         self.data = home / "data"
         self.log = home / "postgres.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._user = "postgres" if os.geteuid() == 0 else None
 
     def dsn(self, database: str = "postgres") -> str:
         """Return the address of a database."""
@@ -61,7 +62,12 @@ class DebianPostgres:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(BINARIES / "postgres"), "-D", str(self.data), *options], stdout=log, stderr=log, **self._identity()
+                [str(BINARIES / "postgres"), "-D", str(self.data), *options],
+                stdout=log,
+                stderr=log,
+                user=self._user,
+                group=self._user,
+                extra_groups=None if self._user is None else [],
             )
         self._wait_ready()
 
@@ -101,9 +107,12 @@ class DebianPostgres:
 
     def _run(self, tool: str, *arguments: str) -> None:
         done = subprocess.run(
-            [str(BINARIES / tool), *arguments], capture_output=True, text=True, timeout=DEADLINE_S, **self._identity()
+            [str(BINARIES / tool), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            user=self._user,
+            group=self._user,
+            extra_groups=None if self._user is None else [],
         )
         assert done.returncode == 0, f"{tool}: {done.stderr}"
-
-    def _identity(self) -> dict[str, Any]:
-        return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}

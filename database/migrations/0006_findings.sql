@@ -24,6 +24,7 @@ CREATE TABLE optimizer_targets (
 CREATE TABLE check_results (              -- newest answer of each check
     target text NOT NULL,
     check_id text NOT NULL,
+    title text NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     status text NOT NULL,                 -- ok, warn, critical, error, insufficient_data
     duration_s float8 NOT NULL,

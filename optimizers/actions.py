@@ -1,0 +1,102 @@
+"""Acting on findings: the automatic tier in the monitoring database, and one opt-in finding when a person says so.
+
+In: findings as stored, and a connection that may change things. Out: changes, noted before and after they are made.
+Promise: nothing runs by itself but ANALYZE, plain VACUUM, the making of partitions and the configured retention.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from database import optimization, partitions, retention
+from database.connect import AWAY, SCHEMA, Connection
+from database.queries import load
+from optimizers.check import Remedy
+from optimizers.settings import OptimizerSettings
+
+log = logging.getLogger(__name__)
+
+MAX_AUTOMATIC: Final = 20
+"""Changes a run makes by itself; the rest is for the next run."""
+AUTOMATIC_TIMEOUT_S: Final = 300
+"""Of one such change; a person may let it take longer."""
+
+_NAME: Final = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"\x00]|"")+")'
+_AUTOMATIC: Final = re.compile(
+    rf"(?:ANALYZE|VACUUM(?: \((?:ANALYZE|FREEZE|FREEZE, ANALYZE|ANALYZE, FREEZE)\))?) ({_NAME}(?:\.{_NAME})?)"
+)
+
+Row = Mapping[str, Any]
+
+
+class Busy(TimeoutError):
+    """The upkeep is at work: it does the same."""
+
+
+def is_automatic(sql: str) -> bool:
+    """Whether a statement is one that may run unasked."""
+    return _AUTOMATIC.fullmatch(sql) is not None
+
+
+async def act(
+    store: Connection,
+    connection: Connection,
+    settings: OptimizerSettings,
+    findings: Sequence[Row],
+    is_spent: Callable[[], bool],
+) -> int:
+    """Act on findings of the automatic tier in the monitoring database; returns how many changes were made."""
+    done = 0
+    await connection.execute(f"SET statement_timeout = '{AUTOMATIC_TIMEOUT_S}s'")
+    for finding in findings[:MAX_AUTOMATIC]:
+        if is_spent() or connection.is_closed():
+            break
+        if finding["remedy"] == Remedy.SQL and not is_automatic(finding["sql"] or ""):
+            log.error("action_refused", extra={"check": finding["check_id"], "sql": finding["sql"]})
+            continue
+        done += await change(store, connection, settings, finding) is None
+    return done
+
+
+async def change(store: Connection, connection: Connection, settings: OptimizerSettings, finding: Row) -> str | None:
+    """Make one change and note it; returns the error, None when it was made."""
+    sql = finding["sql"] or f"-- upkeep: {finding['remedy']}"
+    action = await optimization.begin_action(store, finding, sql, await _state(connection, finding))
+    error: str | None = None
+    try:
+        await _remedy(connection, settings, finding)
+    except AWAY as failure:
+        error = f"{type(failure).__name__}: {failure}"[:500]
+        log.warning("action_failed", extra={"check": finding["check_id"], "sql": sql, "error": error})
+    after = None if connection.is_closed() else await _state(connection, finding)
+    await optimization.end_action(store, action, after, error)
+    return error
+
+
+async def _remedy(connection: Connection, settings: OptimizerSettings, finding: Row) -> None:
+    if finding["remedy"] == Remedy.SQL:
+        await connection.execute(finding["sql"])
+        return
+    await connection.execute(f"SET search_path = {SCHEMA}")
+    if not await connection.fetchval(load("upkeep_lock")):
+        raise Busy("the upkeep is at work")
+    try:
+        if finding["remedy"] == Remedy.PARTITIONS:
+            await partitions.ensure(connection)
+        else:
+            await retention.drop_old(connection, settings)
+    finally:
+        if not connection.is_closed():
+            await connection.fetchval(load("upkeep_unlock"))
+
+
+async def _state(connection: Connection, finding: Row) -> dict[str, Any]:
+    """Return what can be said of the finding's object now; empty for what is no relation or is gone."""
+    named = _AUTOMATIC.fullmatch(finding["sql"] or "")
+    try:
+        row = await connection.fetchrow(load("table_state"), named[1] if named else finding["object"])
+    except AWAY:
+        # An object may be a setting or a sentence: to_regclass refuses what is no name.
+        row = None
+    return {} if row is None else {key: value for key, value in row.items() if value is not None}

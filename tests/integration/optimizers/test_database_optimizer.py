@@ -1,0 +1,313 @@
+"""DatabaseOptimizer: one runner, checks apart from each other, findings through their states, cost measured."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import asyncpg
+import pytest
+
+from database.connect import Pool, open_pool
+from database.settings import read_settings
+from optimizers.check import Answer, Check, Finding, Look, Severity, Tier, Unsupported
+from optimizers.checks.i6_invalid_index import InvalidIndex
+from optimizers.database_optimizer import DatabaseOptimizer
+from optimizers.job import Outcome
+from optimizers.meter import MAX_CONNECTIONS
+from optimizers.settings import OptimizerSettings
+
+NOW = datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Finds what the test says."""
+
+    id: ClassVar[str] = "T1"
+    title: ClassVar[str] = "scripted"
+    timeout_s: ClassVar[float] = 0.3
+    said: ClassVar[Answer | BaseException] = Answer()
+
+    async def look(self, look: Look) -> Answer:
+        """Answer or fail."""
+        if isinstance(self.said, BaseException):
+            raise self.said
+        return self.said
+
+
+@dataclass(frozen=True)
+class Slow(Scripted):
+    """Takes longer than it may."""
+
+    id: ClassVar[str] = "T2"
+
+    async def look(self, look: Look) -> Answer:
+        """Sleep in the server."""
+        await look.connection.execute("SELECT pg_sleep(20)")
+        return Answer()
+
+
+@dataclass(frozen=True)
+class Writing(Scripted):
+    """Tries to change the target."""
+
+    id: ClassVar[str] = "T3"
+
+    async def look(self, look: Look) -> Answer:
+        """Write."""
+        await look.connection.execute("CREATE TABLE written (a int)")
+        return Answer()
+
+
+@dataclass(frozen=True)
+class Counting(Scripted):
+    """Says which connections of the optimizer there are."""
+
+    id: ClassVar[str] = "T4"
+
+    async def look(self, look: Look) -> Answer:
+        """Look at pg_stat_activity."""
+        rows = await look.connection.fetch(
+            "SELECT pid, current_setting('transaction_read_only') AS ro, current_setting('lock_timeout') AS wait "
+            "FROM pg_stat_activity WHERE application_name = 'db_optimizer'"
+        )
+        return Answer([Finding(f"{len(rows)} {rows[0]['ro']} {rows[0]['wait']}", Severity.INFO, "")])
+
+
+@dataclass
+class Rig:
+    """An optimizer of the monitoring database, and its tables."""
+
+    pool: Pool
+    dsn: str
+
+    async def run(self, *kinds: type[Check], now: datetime = NOW, **settings: Any) -> Any:
+        """Run once."""
+        read = read_settings(OptimizerSettings, {"POSTGRES_DSN": self.dsn} | settings)
+        return await DatabaseOptimizer(self.pool, read, kinds).run(now)
+
+    async def rows(self, query: str) -> list[asyncpg.Record]:
+        """Ask the store."""
+        return await self.pool.fetch(query)
+
+    async def states(self) -> dict[str, str]:
+        """Return the state of each finding by its object."""
+        return {row["object"]: row["state"] for row in await self.rows("SELECT object, state FROM findings")}
+
+    async def results(self) -> dict[str, tuple[str, str | None]]:
+        """Return status and kind of error by check."""
+        rows = await self.rows("SELECT check_id, status, error_kind FROM check_results")
+        return {row["check_id"]: (row["status"], row["error_kind"]) for row in rows}
+
+
+@pytest.fixture
+async def rig(dsn: str) -> AsyncGenerator[Rig, None]:
+    """A fresh store."""
+    async with _pool(dsn) as pool:
+        yield Rig(pool, dsn)
+
+
+@asynccontextmanager
+async def _pool(dsn: str) -> AsyncGenerator[Pool, None]:
+    pool = await open_pool(read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn}), size=3)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def say(monkeypatch: pytest.MonkeyPatch, said: Answer | BaseException | Sequence[str]) -> None:
+    """Script the check: an answer, an error, or the objects of findings."""
+    if not isinstance(said, (Answer, BaseException)):
+        said = Answer([Finding(name, Severity.WARN, f"look at {name}") for name in said])
+    monkeypatch.setattr(Scripted, "said", said)
+
+
+async def test_finding_is_open_after_two_runs_and_resolved_after_three_without(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run is a coincidence; one absence too."""
+    seen: list[str | None] = []
+    for there in (True, True, False, True, False, False, False, True):
+        say(monkeypatch, ["x"] if there else [])
+        await rig.run(Scripted)
+        seen.append((await rig.states()).get("x"))
+    assert seen == ["pending", "open", "open", "open", "open", "open", "resolved", "pending"]
+
+
+async def test_pending_finding_that_is_gone_leaves_no_trace(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs in a row, not two runs."""
+    for said in (["x"], [], ["x"]):
+        say(monkeypatch, said)
+        await rig.run(Scripted)
+    assert await rig.states() == {"x": "pending"}
+
+
+async def test_check_that_cannot_look_changes_no_finding(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finding is not resolved because nobody could look."""
+    for said in (["x"], ["x"], *[Unsupported("no")] * 3, *[Answer(insufficient="too young")] * 3):
+        say(monkeypatch, said)
+        await rig.run(Scripted)
+    assert await rig.states() == {"x": "open"}
+    assert await rig.results() == {"T1": ("warn", None)}
+
+
+async def test_findings_are_capped_worst_first_and_the_rest_is_not_absent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """25 rows a check; the count says how many there are."""
+    found = [Finding(f"w{n}", Severity.WARN, "") for n in range(30)] + [Finding("c", Severity.CRITICAL, "")]
+    say(monkeypatch, Answer(found))
+    await rig.run(Scripted)
+    states = await rig.states()
+    assert len(states) == 25
+    assert "c" in states
+    assert [row["findings"] for row in await rig.rows("SELECT findings FROM check_results")] == [31]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (asyncpg.InsufficientPrivilegeError("no"), "permission"),
+        (asyncpg.LockNotAvailableError("locked"), "timeout"),
+        (Unsupported("needs HypoPG"), "unsupported"),
+        (asyncpg.UndefinedFunctionError("none"), "unsupported"),
+        (ZeroDivisionError("bug"), "fault"),
+    ],
+)
+async def test_failure_of_a_check_is_an_entry_and_the_others_answer(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, error: BaseException, kind: str
+) -> None:
+    """Isolation."""
+    say(monkeypatch, error)
+    result = await rig.run(Scripted, InvalidIndex)
+    assert result.outcome is Outcome.DONE
+    assert await rig.results() == {"T1": ("error", kind), "I6": ("ok", None)}
+
+
+async def test_slow_check_is_stopped_and_the_next_one_looks(rig: Rig) -> None:
+    """Its own time-out, and its transaction does not stay behind."""
+    result = await rig.run(Slow, InvalidIndex)
+    assert await rig.results() == {"T2": ("error", "timeout"), "I6": ("ok", None)}
+    assert result.facts["statement_s"] < 5
+
+
+async def test_check_cannot_change_the_target(rig: Rig) -> None:
+    """Read-only, whatever the role may do."""
+    await rig.run(Writing)
+    assert (await rig.results())["T3"][0] == "error"
+    assert not await rig.rows("SELECT FROM pg_class WHERE relname = 'written'")
+
+
+async def test_connections_are_named_few_and_counted(rig: Rig) -> None:
+    """One to the store, one to the target; both say who they are."""
+    result = await rig.run(Counting)
+    assert await rig.states() == {"2 on 1s": "pending"}
+    assert result.facts["connections"] == 2 <= MAX_CONNECTIONS
+    names = {row["application_name"] for row in await rig.rows("SELECT application_name FROM pg_stat_activity")}
+    assert "db_optimizer" not in names
+
+
+async def test_only_one_of_two_runs_at_once(rig: Rig) -> None:
+    """The loser says so, and its run is on record."""
+    results = await asyncio.gather(rig.run(Slow), rig.run(Slow))
+    assert {result.outcome for result in results} == {Outcome.INSUFFICIENT_DATA, Outcome.SKIPPED}
+    rows = await rig.rows("SELECT status, skipped_reason FROM optimizer_runs ORDER BY status")
+    assert [tuple(row) for row in rows] == [("done", None), ("skipped", "another run is under way")]
+
+
+async def test_share_of_database_time_is_measured_and_bounds_a_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose share is used up leaves the other checks to the next run, which begins with them."""
+    monkeypatch.setattr("optimizers.database_optimizer.INTERVAL_S", 20.0)
+    first = await rig.run(Slow, InvalidIndex)
+    assert first.facts["left_for_next_run"] == 1
+    assert await rig.results() == {"T2": ("error", "timeout")}
+    await rig.run(Slow, InvalidIndex, now=NOW + timedelta(hours=1))
+    assert (await rig.results())["I6"] == ("ok", None)
+    rows = await rig.rows("SELECT statement_s, interval_s FROM optimizer_runs ORDER BY run_id")
+    assert rows[0]["statement_s"] > 0.25
+    assert rows[0]["interval_s"] is None
+    assert rows[1]["interval_s"] > 0
+
+
+async def test_target_that_does_not_answer_is_said_and_the_others_are_looked_at(rig: Rig) -> None:
+    """No address in the answer."""
+    dead = "shop=postgresql://someone:hunter2@127.0.0.1:1/shop"
+    result = await rig.run(InvalidIndex, STREAMGAUGE_OPTIMIZER_TARGETS=dead)
+    assert result.outcome is Outcome.DONE
+    rows = await rig.rows("SELECT target, status, error_kind, detail FROM check_results ORDER BY target")
+    assert [(row["target"], row["status"], row["error_kind"]) for row in rows] == [
+        ("monitoring", "ok", None),
+        ("shop", "error", "unreachable"),
+    ]
+    assert "hunter2" not in str(rows)
+    facts = await rig.rows("SELECT facts FROM optimizer_targets WHERE target = 'shop'")
+    assert "error" in json.loads(facts[0]["facts"])
+
+
+async def test_target_that_is_no_longer_configured_is_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its findings are resolved, its answers go."""
+    say(monkeypatch, ["x"])
+    for _ in range(2):
+        await rig.run(Scripted, STREAMGAUGE_OPTIMIZER_TARGETS=f"shop={rig.dsn}")
+    await rig.run(Scripted)
+    rows = await rig.rows("SELECT target, state FROM findings ORDER BY target")
+    assert [tuple(row) for row in rows] == [("monitoring", "open"), ("shop", "resolved")]
+    assert {row["target"] for row in await rig.rows("SELECT target FROM check_results")} == {"monitoring"}
+
+
+async def test_run_that_lost_its_process_is_marked_failed(rig: Rig) -> None:
+    """It does not stay `running` for ever."""
+    await rig.pool.execute("INSERT INTO optimizer_runs (status) VALUES ('running')")
+    await rig.run(InvalidIndex)
+    rows = await rig.rows("SELECT status FROM optimizer_runs ORDER BY run_id")
+    assert [row["status"] for row in rows] == ["failed", "done"]
+
+
+async def test_automatic_tier_analyzes_and_records_before_and_after(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, with the numbers."""
+    await rig.pool.execute("CREATE TABLE public.t AS SELECT generate_series(1, 100) AS a")
+    finding = Finding("public.t", Severity.WARN, "", sql="ANALYZE public.t", tier=Tier.AUTOMATIC)
+    say(monkeypatch, Answer([finding]))
+    assert (await rig.run(Scripted)).facts["changes"] == 1
+    rows = await rig.rows("SELECT sql, before, after, rollback, error, tier FROM applied_actions")
+    assert [(row["sql"], row["rollback"], row["error"], row["tier"]) for row in rows] == [
+        ("ANALYZE public.t", None, None, "automatic")
+    ]
+    assert "analyzed_at" not in json.loads(rows[0]["before"])
+    assert "analyzed_at" in json.loads(rows[0]["after"])
+
+
+@pytest.mark.parametrize(
+    ("options", "target"), [({"STREAMGAUGE_OPTIMIZER_AUTOMATIC": "false"}, "monitoring"), ({}, "shop")]
+)
+async def test_automatic_tier_keeps_its_hands_off(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], target: str
+) -> None:
+    """Where it is turned off, and in every database but ours."""
+    if target == "shop":
+        options = {"STREAMGAUGE_OPTIMIZER_TARGETS": f"shop={rig.dsn}"}
+        monkeypatch.setattr(Scripted, "look", _only_elsewhere)
+    say(monkeypatch, Answer([Finding("public.t", Severity.WARN, "", sql="ANALYZE public.t", tier=Tier.AUTOMATIC)]))
+    await rig.pool.execute("CREATE TABLE public.t (a int)")
+    assert (await rig.run(Scripted, **options)).facts["changes"] == 0
+    assert not await rig.rows("SELECT FROM applied_actions")
+    assert len(await rig.rows(f"SELECT FROM findings WHERE target = '{target}'")) == 1
+
+
+async def _only_elsewhere(self: Scripted, look: Look) -> Answer:
+    assert isinstance(self.said, Answer)
+    return Answer() if look.is_monitoring else self.said
+
+
+async def test_automatic_tier_refuses_other_statements(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that asks for more than ANALYZE or VACUUM is not obeyed."""
+    await rig.pool.execute("CREATE TABLE public.t (a int)")
+    sql = "ANALYZE public.t; DROP TABLE public.t"
+    say(monkeypatch, Answer([Finding("public.t", Severity.WARN, "", sql=sql, tier=Tier.AUTOMATIC)]))
+    assert (await rig.run(Scripted)).facts["changes"] == 0
+    assert await rig.rows("SELECT FROM pg_class WHERE relname = 't'")
