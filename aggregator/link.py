@@ -23,6 +23,8 @@ else:
 
 
 SENTINEL_TIMEOUT_S: Final = 0.5
+READ_BYTES: Final = 1 << 20
+"""All that the event loop has received at once: by 64 kB, the default, the rest is moved for each."""
 
 
 def open_link(settings: RedisSettings, *, block_s: float = 0.0) -> Link:
@@ -34,6 +36,7 @@ def open_link(settings: RedisSettings, *, block_s: float = 0.0) -> Link:
         "socket_timeout": settings.streamgauge_redis_timeout_s + block_s,
         "socket_connect_timeout": settings.streamgauge_redis_timeout_s,
         "health_check_interval": 0,
+        "socket_read_size": READ_BYTES,
     }
     try:
         address = parse_redis_url(url)

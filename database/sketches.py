@@ -45,23 +45,62 @@ def _tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 _CELL_BASE, _CELL_LIMIT = _tables()
+_RUN: Final = 8192
+"""Values looked up at a time: 64 kB a column."""
+
+
+def number(values: Ints) -> tuple[Ints, Ints]:
+    """Return the distinct values, sorted, and the index of each value among them (as np.unique does).
+
+    A table instead of sorting or hashing where the values lie close: 5 ns a value against 100 ns.
+    """
+    if not len(values):
+        return values, values
+    low, high = int(values.min()), int(values.max())
+    if low == high:
+        return np.array([low]), np.zeros(len(values), dtype=np.int64)
+    size = high - low + 1
+    if size > 1 << 16 and size > 4 * len(values):
+        distinct, of = np.unique(values, return_inverse=True)
+        return distinct, of
+    place = values - low
+    seen = np.zeros(size, dtype=bool)
+    seen[place] = True
+    of = np.cumsum(seen)
+    of -= 1
+    return np.flatnonzero(seen) + low, of[place]
 
 
 def buckets_of(values: Floats) -> Ints:
     """Return the bucket of each finite value.
 
-    Bits instead of a logarithm: exact at the limits, at 11 ns a value against 5 ns for log2 alone. The
-    predecessor of a value is looked up, since buckets include their upper limit.
+    Bits instead of a logarithm: exact at the limits, at 6 ns a value against 5 ns for log2 alone. A run of values
+    at a time, so that what is made in between stays in the cache (23 ns a value without).
     """
-    bits = np.abs(values).view(np.int64) - 1
-    cell = (bits >> _CELL_SHIFT) & (_CELLS - 1)
-    bucket = _CELL_BASE[cell]
-    bucket += (bits & _MANTISSA) >= _CELL_LIMIT[cell]
-    bucket += (bits >> 52) * PER_OCTAVE + (BIAS - 1023 * PER_OCTAVE)
-    tiny = bits < 1 << 52
-    if tiny.any():
-        bucket[tiny] = _tiny_buckets(np.abs(values[tiny]))
-    return np.where(values < 0, -bucket, bucket)
+    out = np.empty(len(values), dtype=np.int64)
+    for start in range(0, len(values), _RUN):
+        _put_buckets(values[start : start + _RUN], out[start : start + _RUN])
+    return out
+
+
+def _put_buckets(values: Floats, out: Ints) -> None:
+    # The predecessor of a value is looked up, since buckets include their upper limit.
+    bits = np.abs(values).view(np.int64)
+    bits -= 1
+    cell = bits >> _CELL_SHIFT
+    cell &= _CELLS - 1
+    exponent = bits >> 52
+    tiny = np.flatnonzero(exponent < 1) if int(exponent.min()) < 1 else None
+    bits &= _MANTISSA
+    np.take(_CELL_BASE, cell, out=out)
+    out += bits >= _CELL_LIMIT[cell]
+    exponent *= PER_OCTAVE
+    out += exponent
+    out += BIAS - 1023 * PER_OCTAVE
+    if tiny is not None:
+        out[tiny] = _tiny_buckets(np.abs(values[tiny]))
+    if float(values.min()) < 0:
+        np.negative(out, out=out, where=values < 0)
 
 
 def _tiny_buckets(values: Floats) -> Ints:
@@ -76,10 +115,12 @@ def count_entries(row: Ints, bucket: Ints, weight: Ints | None = None) -> Entrie
         return Entries(row, bucket, row)
     low = int(bucket.min())
     width = int(bucket.max()) - low + 1
-    code = row * width + (bucket - low)
+    code = row * width
+    code += bucket
+    code -= low
     size = (int(row.max()) + 1) * width
-    if size <= 4 * len(code) or size <= 1 << 16:
-        # A dense table costs 3 ns a sample where it fits the cache; sorting costs 16 ns.
+    if size <= 12 * len(code) or size <= 1 << 16:
+        # A dense table costs 3 ns a sample where it fits the cache and 1 ns a cell; sorting costs 16 ns a sample.
         dense = np.bincount(code, weights=weight, minlength=size)
         found = np.flatnonzero(dense)
         counts = dense[found].astype(np.int64)
@@ -123,7 +164,10 @@ def _pack_varints(numbers: Ints) -> tuple[Ints, Bytes]:
     ends = np.cumsum(lengths)
     at = ends - lengths
     out = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
-    rest, left = numbers, lengths
+    # Nearly all numbers fit one byte: those are written at once, and only the rest is looked at again.
+    out[at] = numbers.astype(np.uint8)
+    long = np.flatnonzero(lengths > 1)
+    rest, left, at = numbers[long], lengths[long], at[long]
     while len(rest):
         more = left > 1
         out[at] = (rest & 0x7F) | (more << 7)

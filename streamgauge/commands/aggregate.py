@@ -4,6 +4,7 @@ import argparse
 
 import uvloop
 
+from aggregator.memory import keep_freed
 from aggregator.service import serve
 from aggregator.settings import AggregatorSettings
 from database.settings import read_settings
@@ -19,5 +20,6 @@ def add_parser(sub: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     logs.configure()
+    keep_freed()
     uvloop.run(serve(read_settings(AggregatorSettings)))
     return 0

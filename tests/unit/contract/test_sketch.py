@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from contract import sketch
 from contract.sketch import MANTISSA_BOUNDS, RELATIVE_ERROR, SketchError
-from database.sketches import buckets_of, count_entries, decode_rows, encode_rows
+from database.sketches import buckets_of, count_entries, decode_rows, encode_rows, number
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 samples = st.lists(floats, max_size=50)
@@ -113,3 +113,16 @@ def test_many_sketches_at_once_equal_one_at_a_time(given_rows: list[list[float]]
     assert [c.tolist() for c in (again.row, again.bucket, again.count)] == [
         c.tolist() for c in (entries.row, entries.bucket, entries.count)
     ]
+
+
+@given(st.lists(st.integers(-(1 << 40), 1 << 40) | st.integers(0, 50), max_size=60))
+def test_numbering_is_that_of_unique(given: list[int]) -> None:
+    values = np.array(given, dtype=np.int64)
+    distinct, of = number(values)
+    assert distinct.tolist() == sorted(set(given))
+    assert distinct[of].tolist() == given
+
+
+def test_buckets_do_not_depend_on_how_many_values_are_looked_up() -> None:
+    values = np.array([0.0, -1.5, 5e-324, 2.0**1000, 0.1]).repeat(9000)[:20_011]
+    assert buckets_of(values).tolist() == [sketch.bucket_of(v) for v in values.tolist()]
