@@ -9,6 +9,8 @@ from typing import Final
 
 from optimizers.check import Check
 from optimizers.checks.b1_dead_tuples import DeadTuples
+from optimizers.checks.b2_table_bloat import TableBloat
+from optimizers.checks.b3_index_bloat import IndexBloat
 from optimizers.checks.i6_invalid_index import InvalidIndex
 from optimizers.checks.v1_stale_statistics import StaleStatistics
 from optimizers.checks.v2_stale_vacuum import StaleVacuum
@@ -23,6 +25,8 @@ CHECKS: Final[tuple[type[Check], ...]] = (
     InvalidIndex,
     # B: bloat
     DeadTuples,
+    TableBloat,
+    IndexBloat,
     # V: vacuum
     StaleStatistics,
     StaleVacuum,
