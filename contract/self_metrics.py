@@ -50,7 +50,18 @@ PIPELINE: Final = (
 )
 """Rendered by the exporter on /metrics from PostgreSQL."""
 
-SERVICES: Final[tuple[SelfMetric, ...]] = ()
+SERVICES: Final[tuple[SelfMetric, ...]] = (
+    _gauge("streamgauge_findings", "Open findings of DatabaseOptimizer.", "check", "severity"),
+    _gauge("streamgauge_check_duration_seconds", "Time a check took in the last run, the slowest target.", "check"),
+    _gauge(
+        "streamgauge_check_status",
+        "Targets by the answer of a check (ok, warn, critical, error, insufficient_data).",
+        "check",
+        "status",
+    ),
+    _gauge("streamgauge_optimizer_connections", "Most connections DatabaseOptimizer had open at once in its last run."),
+    _gauge("streamgauge_optimizer_database_time_share", "Share of the time between two runs that its statements took."),
+)
 """Rendered by the exporter on /metrics from what the scheduled jobs keep in PostgreSQL (queries `samples_*`)."""
 
 EXPORTER: Final = (
