@@ -42,8 +42,17 @@ class Progress(NamedTuple):
         return behind and self.first_s < end_s and self.last_s >= start_s
 
 
-async def answer(pool: Pool, question: Question) -> dict[str, Any]:
-    """Return the points of a question; BadQuestion when the metric is unknown or the answer too large."""
+class Gathered(NamedTuple):
+    """What one snapshot says to a question."""
+
+    series: int
+    rows: Rows
+    restated: dict[int, int]
+    progress: list[Progress]
+
+
+async def gather(pool: Pool, question: Question) -> Gathered:
+    """Read what a question is about; BadQuestion when the metric is unknown or the answer too large."""
     async with acquire(pool) as connection, transaction(connection, "REPEATABLE READ READ ONLY"):
         await connection.execute(load("lock_parts"))
         found = await connection.fetch(load("exporter_metric_series"), [question.selector.name])
@@ -56,10 +65,16 @@ async def answer(pool: Pool, question: Question) -> dict[str, Any]:
         rows = await _read(connection, ids, question)
         restated = await _restated(connection, question)
         progress = await _progress(connection, question)
+    return Gathered(len(ids), rows, restated, progress)
+
+
+async def answer(pool: Pool, question: Question) -> dict[str, Any]:
+    """Return the points of a question; BadQuestion as `gather` raises it."""
+    series, rows, restated, progress = await gather(pool, question)
     return {
         "metric": question.selector.name,
         "match": dict(question.selector.labels),
-        "series": len(ids),
+        "series": series,
         "from_s": question.from_s,
         "to_s": question.to_s,
         "step_s": question.step_s,
