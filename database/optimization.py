@@ -17,8 +17,6 @@ from database.connect import Connection, transaction
 from database.queries import load
 
 LOCK_CLASS: Final = 0x5347_4F50  # "SGOP"
-SHOWN_FINDINGS: Final = 500
-SHOWN_ACTIONS: Final = 100
 
 Json = Mapping[str, Any]
 

@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from database.connect import AWAY, acquire
 from database.queries import load
 from exporter.access import CHALLENGES, carries_token
+from exporter.database_routes import add_database_routes
 from exporter.exposition import OPENMETRICS, TEXT
 from exporter.health import report
 from exporter.history import answer
@@ -52,6 +53,7 @@ def make_app(settings: ExporterSettings) -> FastAPI:
     _add_exposition(app, exporter, OwnMetrics(exporter.refresher))
     _add_probes(app, exporter)
     _add_json(app, exporter)
+    add_database_routes(app, exporter)
     return app
 
 
