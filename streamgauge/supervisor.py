@@ -17,7 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol
 
+import asyncpg
+
 from database.migrate import migrate
+from database.queries import load
 from streamgauge.embedded import DATABASE, PostgresServer, RedisServer
 from streamgauge.processes import Known, StartError, last_lines, start, stop, wait_ready
 from streamgauge.stack import (
@@ -157,6 +160,8 @@ class Supervisor:
         self.check()
         for name in asyncio.run(migrate(dsn)):
             self.say(f"migrated: {name}")
+        if "postgres" in self.servers:
+            asyncio.run(_create_statements(dsn))
 
     def _spawn(self, service: Service) -> None:
         self.check()
@@ -209,6 +214,14 @@ class Supervisor:
         processes |= {name: process for name, (_, process) in self.children.items()}
         children = [child_of(name, process.pid) for name, process in processes.items() if process is not None]
         self.state.write(UpState(child_of("up", os.getpid()), self.addresses, children))
+
+
+async def _create_statements(dsn: str) -> None:
+    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
+    try:
+        await connection.execute(load("create_statements"))
+    finally:
+        await connection.close(timeout=10)
 
 
 def split(found: list[Service]) -> tuple[list[Service], list[Service]]:
