@@ -23,8 +23,10 @@ AUTOMATIC_TIMEOUT_S: Final = 300
 """Of one such change; a person may let it take longer."""
 
 _NAME: Final = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"\x00]|"")+")'
+_RELATION: Final = rf"{_NAME}(?:\.{_NAME})?"
 _AUTOMATIC: Final = re.compile(
-    rf"(?:ANALYZE|VACUUM(?: \((?:ANALYZE|FREEZE|FREEZE, ANALYZE|ANALYZE, FREEZE)\))?) ({_NAME}(?:\.{_NAME})?)"
+    r"(?:ANALYZE|VACUUM(?: \((?:ANALYZE|FREEZE|FREEZE, ANALYZE|ANALYZE, FREEZE)\))?) "
+    rf"(?P<first>{_RELATION})(?:, {_RELATION})*"
 )
 
 Row = Mapping[str, Any]
@@ -52,7 +54,9 @@ async def act(
     for finding in findings[:MAX_AUTOMATIC]:
         if is_spent() or connection.is_closed():
             break
-        if finding["remedy"] == Remedy.SQL and not is_automatic(finding["sql"] or ""):
+        if finding["remedy"] == Remedy.SQL and finding["sql"] is None:
+            continue
+        if finding["remedy"] == Remedy.SQL and not is_automatic(finding["sql"]):
             log.error("action_refused", extra={"check": finding["check_id"], "sql": finding["sql"]})
             continue
         done += await change(store, connection, settings, finding) is None
@@ -95,7 +99,7 @@ async def _state(connection: Connection, finding: Row) -> dict[str, Any]:
     """Return what can be said of the finding's object now; empty for what is no relation or is gone."""
     named = _AUTOMATIC.fullmatch(finding["sql"] or "")
     try:
-        row = await connection.fetchrow(load("table_state"), named[1] if named else finding["object"])
+        row = await connection.fetchrow(load("table_state"), named["first"] if named else finding["object"])
     except AWAY:
         # An object may be a setting or a sentence: to_regclass refuses what is no name.
         row = None
