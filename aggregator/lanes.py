@@ -37,6 +37,10 @@ class Lane:
         """Return the database clock's time as well as it is known."""
         return int(time.time() * 1000 + self._offset_ms)
 
+    def ahead_s(self) -> float:
+        """Return how far the database clock is ahead of ours."""
+        return self._offset_ms / 1000
+
     def top_seq(self, producer_no: int, ledger: int) -> int:
         """Return the highest seq known of a producer."""
         return max(self._top.get(producer_no, 0), ledger)

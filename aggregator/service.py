@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 
 from aggregator.committer import Committer
@@ -22,13 +23,16 @@ from aggregator.lanes import Lane, Lanes
 from aggregator.leases import Leases
 from aggregator.link import Link, open_link, shard_count
 from aggregator.reader import Reader, is_drained
+from aggregator.schedule import run_schedule
 from aggregator.settings import AggregatorSettings
+from aggregator.settled import until_settled
 from aggregator.shard import BLOCK_MS, OPERATIONAL, Shard
 from aggregator.trim import Trimmer
-from aggregator.upkeep import Upkeep
+from aggregator.upkeep import audit_job, upkeep_job
 from database.connect import acquire
 from database.migrate import check as check_schema
 from database.queries import load
+from optimizers.jobs import JOBS
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +74,11 @@ class Aggregator:
                 replay_window_s=self._settings.streamgauge_replay_window_s,
                 max_bytes=self._settings.streamgauge_stream_max_bytes,
             )
-            committer = self._committer(0, lanes)
-            upkeep = Upkeep(self._settings, lanes, self.consumer, lambda: self._is_drained(link), committer)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supervise(leases), name="aggregator - leases")
                 tasks.create_task(self._every("heartbeat", lambda: self._heartbeat(lanes, trimmer)), name="heartbeat")
                 tasks.create_task(self._trim_loop(trimmer, lanes), name="aggregator - trim")
-                tasks.create_task(upkeep.run(self._stopping), name="aggregator - upkeep")
+                tasks.create_task(self._run_schedule(link, lanes), name="aggregator - schedule")
         finally:
             await self._close(lanes)
 
@@ -171,6 +173,17 @@ class Aggregator:
             if task.done():
                 error = None if task.cancelled() else task.exception()
                 raise RuntimeError(f"the pipeline of shard {number} died") from error
+
+    async def _run_schedule(self, link: Link, lanes: Lanes) -> None:
+        settings = self._settings
+        planned = (
+            upkeep_job(lambda: self._is_drained(link), self._committer(0, lanes), settings.streamgauge_replay_window_s),
+            audit_job(link),
+            *JOBS,
+        )
+        settled = partial(until_settled, link, self._shard_count)
+        lane = await lanes.main()
+        await run_schedule(planned, settings, self.consumer, lane, settled, self._crash, self._stopping)
 
     async def _is_drained(self, link: Link) -> bool:
         """Whether every stream was read to its end and everything read is acknowledged, by whomever."""

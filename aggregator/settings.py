@@ -5,10 +5,11 @@ Promise: frozen; each value is checked at start and a bad one ends the process w
 
 from pydantic import Field
 
-from database.settings import PostgresSettings, RedisSettings, RetentionSettings
+from aggregator.schedule_settings import ScheduleSettings
+from optimizers.settings import OptimizerSettings
 
 
-class AggregatorSettings(PostgresSettings, RedisSettings, RetentionSettings):
+class AggregatorSettings(ScheduleSettings, OptimizerSettings):
     """What one aggregator needs to know. Times in seconds, sizes in bytes."""
 
     streamgauge_commit_interval_s: float = Field(default=0.5, gt=0, le=60)
@@ -29,6 +30,5 @@ class AggregatorSettings(PostgresSettings, RedisSettings, RetentionSettings):
     streamgauge_trim_interval_s: float = Field(default=10.0, gt=0, le=3600)
     streamgauge_series_budget: int = Field(default=100_000, ge=1, le=10_000_000)
     """Active series a metric; the surplus goes to its overflow series."""
-    streamgauge_upkeep_interval_s: float = Field(default=60.0, gt=0, le=3600)
     streamgauge_crash_at: str = ""
     """Test hook: the named point at which the process kills itself."""

@@ -1,63 +1,53 @@
-"""Upkeep on a timer: roll-ups, partitions and retention, once among all aggregators.
+"""The aggregator's own jobs: upkeep of the store, and the audit that proves that nothing is missing.
 
-In: the database's slots (`runs`). Out: calls of database.upkeep.
-Promise: a slot is done by whoever inserts its row first; a failed or crashed run leaves a visible row and the
-next slot goes on.
+In: what these need of the running aggregator. Out: jobs for the schedule.
+Promise: a step that fails and a finding of the audit are told in the run's row.
 """
 
-import asyncio
-import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
 
 from aggregator.committer import Committer
-from aggregator.lanes import Lanes
+from aggregator.link import Link
 from aggregator.redrive import redrive_parked
-from aggregator.settings import AggregatorSettings
-from aggregator.shard import OPERATIONAL
 from database import upkeep
+from database.audit import Report, audit
+from optimizers.job import Job, Outcome, Result, Run
 
-log = logging.getLogger(__name__)
+LONGEST_UPKEEP_S: Final = 900.0
+LONGEST_AUDIT_S: Final = 900.0
+NAMED_FINDINGS: Final = 5
 
 
-class Upkeep:
-    """Claims and runs upkeep slots."""
+def upkeep_job(is_drained: Callable[[], Awaitable[bool]], committer: Committer, replay_window_s: float) -> Job:
+    """Return the job that keeps the store up and folds parked entries that this version knows."""
 
-    def __init__(
-        self,
-        settings: AggregatorSettings,
-        lanes: Lanes,
-        consumer: str,
-        is_drained: Callable[[], Awaitable[bool]],
-        committer: Committer,
-    ) -> None:
-        self._settings = settings
-        self._lanes = lanes
-        self._consumer = consumer
-        self._is_drained = is_drained
-        self._committer = committer
+    async def run(run: Run) -> Result:
+        failed = await upkeep.run(run.pool, run.settings, drained=await is_drained(), replay_window_s=replay_window_s)
+        redriven = await redrive_parked(run.pool, committer)
+        outcome = Outcome.FAILED if failed else Outcome.DONE
+        return Result(outcome, "; ".join(failed), {"redriven_entries": redriven})
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Look for a free slot several times an interval, until stopped."""
-        while not stopping.is_set():
-            try:
-                await self._once()
-            except OPERATIONAL as error:
-                log.warning("step_failed", extra={"step": "upkeep", "error": repr(error)})
-            try:
-                await asyncio.wait_for(stopping.wait(), self._settings.streamgauge_upkeep_interval_s / 4)
-            except TimeoutError:
-                continue
+    return Job("upkeep", "roll-ups, partitions, retention", 60.0, run, timeout_s=LONGEST_UPKEEP_S)
 
-    async def _once(self) -> None:
-        main = await self._lanes.main()
-        slot = await upkeep.claim(main.pool, "upkeep", self._settings.streamgauge_upkeep_interval_s, self._consumer)
-        if slot is None:
-            return
-        failed = await upkeep.run(
-            main.pool,
-            self._settings,
-            drained=await self._is_drained(),
-            replay_window_s=self._settings.streamgauge_replay_window_s,
-        )
-        await redrive_parked(main.pool, self._committer)
-        await upkeep.finish(main.pool, "upkeep", slot, failed)
+
+def audit_job(link: Link) -> Job:
+    """Return the job that audits real traffic."""
+
+    async def run(run: Run) -> Result:
+        return audit_result(await audit(run.pool, link))
+
+    return Job("audit", "every accepted event is accounted for", 3600.0, run, timeout_s=LONGEST_AUDIT_S)
+
+
+def audit_result(report: Report) -> Result:
+    """Return what an audit means for its run: a finding fails it."""
+    facts: dict[str, Any] = msgspec.to_builtins(report)
+    facts["findings"] = dict(Counter(finding.check for finding in report.findings))
+    if report.ok:
+        return Result(Outcome.DONE, f"{report.accepted} events accepted, all accounted for", facts)
+    named = "; ".join(f"{f.check}: {f.culprit}" for f in report.findings[:NAMED_FINDINGS])
+    return Result(Outcome.FAILED, f"{len(report.findings)} finding(s): {named}", facts)

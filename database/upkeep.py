@@ -1,4 +1,4 @@
-"""Upkeep: everything the store needs regularly, as one function; and who does it when.
+"""Upkeep: everything the store needs regularly, as one function.
 
 In: pool and settings. Out: partitions ahead, closed minutes compacted, levels rolled up, old data archived.
 Promise: once at a time in a schema; an error in one step is logged and reported and does not stop the others.
@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -29,20 +28,6 @@ LIMITS: Final = (
 STEP_ERRORS: Final = (*AWAY, SketchError)
 
 Step = Callable[[Connection], Awaitable[object]]
-
-
-async def claim(pool: Pool, job: str, slot_s: float, consumer: str) -> datetime | None:
-    """Insert this job's current slot and return it; None if somebody else did."""
-    async with acquire(pool) as connection:
-        slot: datetime | None = await connection.fetchval(load("claim_slot"), job, slot_s, consumer)
-    return slot
-
-
-async def finish(pool: Pool, job: str, slot: datetime, failed: list[str]) -> None:
-    """Write down how a claimed slot ended; one that is never finished stays visible."""
-    async with acquire(pool) as connection:
-        outcome = "failed" if failed else "done"
-        await connection.execute(load("finish_run"), job, slot, outcome, "; ".join(failed) or None)
 
 
 async def run(pool: Pool, settings: RetentionSettings, *, drained: bool, replay_window_s: float = 1800.0) -> list[str]:

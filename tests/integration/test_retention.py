@@ -135,16 +135,6 @@ async def test_retired_producers_leave_their_counters(pool: Pool, store: Store) 
     assert await pool.fetchval("SELECT sum(n) FROM totals") == 9
 
 
-async def test_a_slot_has_one_owner_and_shows_how_it_ended(pool: Pool) -> None:
-    slot = await upkeep.claim(pool, "job", 3600, "one")
-    assert slot is not None
-    assert await upkeep.claim(pool, "job", 3600, "two") is None
-    await upkeep.finish(pool, "job", slot, ["step: broken"])
-    row = await pool.fetchrow("SELECT consumer, outcome, detail, finished_at IS NOT NULL AS ended FROM runs")
-    assert row is not None
-    assert tuple(row) == ("one", "failed", "step: broken", True)
-
-
 async def test_a_failing_step_does_not_stop_the_others(pool: Pool, store: Store) -> None:
     window_s = int(time.time()) // 60 * 60 - 600
     await store.commit(make_batch(uuid4().bytes, 1, counters={COUNTER: (3, 4.5)}, window_s=window_s))

@@ -1,0 +1,63 @@
+"""Settled: waits until everything that stood in the streams at a moment is committed.
+
+In: the link to Redis, the number of shards. Out: what was still missing when the wait ran out, in words.
+Promise: entries that arrive later are not waited for, so that a busy pipeline settles too.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from redis.exceptions import RedisError, ResponseError
+
+from aggregator.link import Link
+from contract.streams import GROUP, stream_key
+
+LOOK_EVERY_S: Final = 0.1
+
+
+async def until_settled(link: Link, shards: int, wait_s: float) -> str | None:
+    """Return None once all that the streams hold now is committed, else why that is not known after `wait_s`."""
+    heads: dict[int, bytes] = {}
+    try:
+        async with asyncio.timeout(wait_s):
+            heads = await _heads(link, shards)
+            while heads := await _unsettled(link, heads):  # noqa: ASYNC110 - Redis has no event for an XACK
+                await asyncio.sleep(LOOK_EVERY_S)
+    except TimeoutError:
+        late = ", ".join(map(str, heads)) or "all"
+        return f"not everything was committed after {wait_s:g} s (shard {late})"
+    except (RedisError, OSError) as error:
+        return f"unknown whether everything was committed: Redis does not answer ({type(error).__name__})"
+    return None
+
+
+async def _heads(link: Link, shards: int) -> dict[int, bytes]:
+    """Return the newest entry's id of each stream; a missing stream holds nothing to wait for."""
+    found: dict[int, bytes] = {}
+    for shard in range(shards):
+        try:
+            found[shard] = (await link.xinfo_stream(stream_key(shard)))["last-generated-id"]
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+    return found
+
+
+async def _unsettled(link: Link, heads: Mapping[int, bytes]) -> dict[int, bytes]:
+    return {shard: head for shard, head in heads.items() if not await _is_settled(link, shard, head)}
+
+
+async def _is_settled(link: Link, shard: int, head: bytes) -> bool:
+    """Whether the group was given everything up to `head` and has acknowledged it."""
+    key = stream_key(shard)
+    groups = {group["name"]: group for group in await link.xinfo_groups(key)}
+    group = groups.get(GROUP.encode())
+    if group is None or _order(group["last-delivered-id"]) < _order(head):
+        return False
+    return not await link.xpending_range(key, GROUP, min="-", max=head, count=1)
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition(b"-")
+    return int(ms), int(seq)
