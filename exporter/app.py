@@ -9,11 +9,10 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from database.connect import AWAY, acquire
@@ -25,6 +24,7 @@ from exporter.health import report
 from exporter.history import answer
 from exporter.negotiate import is_not_modified, takes_gzip, wants_openmetrics
 from exporter.own import OwnMetrics
+from exporter.page import add_page_routes
 from exporter.question import BadQuestion, read_question
 from exporter.service import Exporter
 from exporter.settings import ExporterSettings
@@ -39,11 +39,12 @@ def make_app(settings: ExporterSettings) -> FastAPI:
     exporter = Exporter(settings)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await exporter.open()
         try:
             yield
         finally:
+            await app.state.page.stop()
             await exporter.aclose()
 
     app = FastAPI(title="streamgauge exporter", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -53,6 +54,7 @@ def make_app(settings: ExporterSettings) -> FastAPI:
     _add_exposition(app, exporter, OwnMetrics(exporter.refresher))
     _add_probes(app, exporter)
     _add_json(app, exporter)
+    app.state.page = add_page_routes(app, exporter)
     add_database_routes(app, exporter)
     return app
 
@@ -156,8 +158,4 @@ def _add_json(app: FastAPI, exporter: Exporter) -> None:
         except AWAY as error:
             return JSONResponse({"error": f"the database does not answer: {type(error).__name__}"}, 503)
 
-    @app.get("/")
-    async def dashboard() -> Response:
-        return HTMLResponse(files("exporter").joinpath("dashboard.html").read_text())
-
-    _ = health, producers, rollups, dashboard
+    _ = health, producers, rollups

@@ -6,6 +6,7 @@ Promise: the port opens only when settings, access and the database's schema wer
 
 import asyncio
 import logging
+from socket import socket
 
 import uvicorn
 
@@ -34,6 +35,15 @@ async def require_schema(settings: ExporterSettings) -> None:
         pool.terminate()
 
 
+class Server(uvicorn.Server):
+    """Ends the page's streams before it waits for requests under way: such a stream has no end of its own."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Stop."""
+        await self.config.app.state.page.stop()  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
+        await super().shutdown(sockets)
+
+
 def run(settings: ExporterSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or SchemaError before the port is opened."""
     check_access(settings)
@@ -49,7 +59,7 @@ def run(settings: ExporterSettings) -> None:
         timeout_graceful_shutdown=STOP_GRACE_S,
         server_header=False,
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     server.run()
     if not server.started:
         raise OSError(f"STREAMGAUGE_EXPORTER_PORT {settings.streamgauge_exporter_port} could not be opened")

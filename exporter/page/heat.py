@@ -116,10 +116,9 @@ def _bands(buckets: Ints) -> Bands | None:
         of = (buckets - BIAS) // (PER_OCTAVE // per_octave)
         low, high = int(of.min()), int(of.max())
         if high - low < MAX_BANDS:
-            break
-    else:
-        low = high - MAX_BANDS + 1  # the least values share the lowest band
-    return Bands(low, high - low + 1, per_octave)
+            return Bands(low, high - low + 1, per_octave)
+    high = int((buckets.max() - BIAS) // PER_OCTAVE)
+    return Bands(high - MAX_BANDS + 1, MAX_BANDS, 1)  # the least values share the lowest band
 
 
 def _cells(

@@ -11,7 +11,7 @@ from typing import Final
 
 UNKNOWN: Final = "unknown"
 
-_DURATIONS: Final = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
+_DURATIONS: Final = ((86_400.0, "d", 3600.0, "h"), (3600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
 _LARGE: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k"))
 _SMALL: Final = ((1.0, "s", 1.0), (1e-3, "ms", 1e3), (1e-6, "µs", 1e6), (0.0, "ns", 1e9))
 _OUTCOMES: Final = {
@@ -47,14 +47,10 @@ def duration(seconds: float | None) -> str:
         return "-" + duration(-seconds)
     if seconds < 60:
         return _below_a_minute(seconds)
-    for scale, suffix in _DURATIONS:
-        if seconds >= scale:
-            break
+    scale, suffix, smaller, below = next(unit for unit in _DURATIONS if seconds >= unit[0])
     whole = int(seconds // scale)
-    rest = seconds - whole * scale
-    below = {"d": (3600, "h"), "h": (60, "min"), "min": (1, "s")}[suffix]
-    left = int(rest // below[0])
-    return f"{whole} {suffix} {left} {below[1]}" if left and whole < 10 else f"{whole} {suffix}"
+    left = int((seconds - whole * scale) // smaller)
+    return f"{whole} {suffix} {left} {below}" if left and whole < 10 else f"{whole} {suffix}"
 
 
 def _below_a_minute(seconds: float) -> str:
@@ -67,7 +63,7 @@ def _below_a_minute(seconds: float) -> str:
 
 
 def _three(number: float) -> str:
-    places = max(0, 2 - int(math.floor(math.log10(abs(number))))) if number else 0
+    places = max(0, 2 - math.floor(math.log10(abs(number)))) if number else 0
     text = f"{number:.{min(places, 4)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 

@@ -1,0 +1,210 @@
+"""Flow: the five stages that an event passes, each with its numbers, and the account of every service.
+
+In: the newest view of the exporter, rows of commits and producers. Out: plain rows for the templates. Pure.
+Promise: a number that is not known is None; each number is from its own source, none is found by subtraction.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from exporter.columns import Row
+from exporter.ledger import Service
+from exporter.page.words import count, plural, reasons
+from exporter.snapshot import View
+
+RATE_SLOTS: Final = 2
+"""Closed slots of 5 s that the shown rate is the mean of."""
+SLOT_S: Final = 5
+HISTORY_S: Final = 600
+
+
+class Throughput(NamedTuple):
+    """Committed events over time; a slot of SLOT_S without commits is 0 once there was a commit before it."""
+
+    start_s: list[int]
+    events_per_s: list[float]
+    batches_per_s: list[float]
+
+    @property
+    def events_now(self) -> float | None:
+        """The newest rate; None without history."""
+        return _mean(self.events_per_s)
+
+    @property
+    def batches_now(self) -> float | None:
+        """The newest rate of batches."""
+        return _mean(self.batches_per_s)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    newest = values[-RATE_SLOTS:]
+    return sum(newest) / len(newest) if newest else None
+
+
+def throughput(rows: Sequence[Row], now_s: float) -> Throughput:
+    """Return the rates of closed slots, from the first one that has a commit."""
+    end_s = int(now_s // SLOT_S * SLOT_S)
+    of = {row["start_s"]: row for row in rows}
+    # The first slot may be cut off by the query or by pruning.
+    first = min(of, default=end_s) + SLOT_S
+    starts = list(range(first, end_s, SLOT_S))
+    return Throughput(
+        starts,
+        [of[s]["events"] / SLOT_S if s in of else 0.0 for s in starts],
+        [of[s]["batches"] / SLOT_S if s in of else 0.0 for s in starts],
+    )
+
+
+class Account(NamedTuple):
+    """One service: accepted = committed + dropped + quarantined + lost + in flight."""
+
+    service: str
+    accepted: int
+    committed: int
+    dropped: int
+    dropped_why: str
+    quarantined: int
+    lost: int
+    in_flight: int | None
+    duplicates: int
+    live: int
+    seen_ago_s: float | None
+    level: str
+    verdict: str
+
+
+def accounts(view: View) -> list[Account]:
+    """Return the services, each with its verdict in words."""
+    return [_account(view, service) for service in view.services]
+
+
+def _account(view: View, s: Service) -> Account:
+    flying = None if view.in_flight is None else view.in_flight.get(s.service, 0) + s.open
+    dropped = sum(s.dropped.values())
+    level, verdict = verdict_of(s.states.get("live", 0), dropped, s.quarantined, s.lost, s.open)
+    return Account(
+        s.service,
+        s.accepted,
+        s.committed,
+        dropped,
+        reasons(s.dropped),
+        s.quarantined,
+        s.lost,
+        flying,
+        s.duplicates,
+        s.states.get("live", 0),
+        None if s.last_seen_s is None else max(0.0, view.head.now_s - s.last_seen_s),
+        level,
+        verdict,
+    )
+
+
+def verdict_of(live: int, dropped: int, quarantined: int, lost: int, gaps: int) -> tuple[str, str]:
+    """Return level and words for what was not committed."""
+    said = [
+        f"{count(number)} {word}"
+        for number, word in ((lost, "lost"), (quarantined, "quarantined"), (dropped, "dropped"), (gaps, "missing yet"))
+        if number
+    ]
+    if said:
+        return "degraded", ", ".join(said)
+    return "ok", "complete" if live else "complete, no producer live"
+
+
+class Producer(NamedTuple):
+    """One life of one process."""
+
+    name: str
+    producer_id: str
+    service: str
+    shard: int
+    state: str
+    seen_ago_s: float
+    accepted: int
+    committed: int
+    duplicates: int
+    clock: str
+    level: str
+    verdict: str
+
+
+def producers(rows: Sequence[Row], dropped: Sequence[Mapping[str, int]], now_s: float) -> list[Producer]:
+    """Return the producers, those that need a look first."""
+    found = [_producer(row, lost, now_s) for row, lost in zip(rows, dropped, strict=True)]
+    order = {"live": 0, "unclean": 1, "ended": 2}
+    return sorted(found, key=lambda p: (p.level == "ok", order.get(p.state, 3), p.service, p.name))
+
+
+def _producer(row: Row, dropped: Mapping[str, int], now_s: float) -> Producer:
+    level, verdict = verdict_of(1, sum(dropped.values()), row["quarantined"], row["lost"], row["in_gaps"])
+    if row["state"] == "unclean":
+        level, verdict = "degraded", f"ended without a farewell; {verdict}"
+    offset_ms, spread_ms = row["clock_offset_us"] / 1000, row["clock_uncertainty_us"] / 1000
+    return Producer(
+        f"{row['service']}/{row['producer_no']}",
+        row["producer_id"],
+        row["service"],
+        row["shard"],
+        row["state"],
+        max(0.0, now_s - row["last_seen_s"]),
+        row["accepted"],
+        row["committed"],
+        row["duplicates"],
+        f"{offset_ms:+.1f} ± {spread_ms:.1f} ms",
+        level,
+        verdict,
+    )
+
+
+class Stage(NamedTuple):
+    """One box of the flow."""
+
+    name: str
+    number: float | None
+    unit: str
+    level: str
+    notes: list[str]
+    exact: bool = True
+    """Whether all digits are worth showing."""
+
+
+def stages(
+    view: View | None, health: Mapping[str, Any], rates: Throughput | None, facts: Mapping[str, Any]
+) -> list[Stage]:
+    """Return producers, stream, aggregators, database and exporter; `facts` has ages and words made elsewhere."""
+    level = {name: str(one.get("status", "unknown")) for name, one in health["components"].items()}
+    if view is None:
+        return [Stage(name, None, "", level.get(key, "unknown"), []) for name, key in _STAGES]
+    states = [service.states for service in view.services]
+    live, ended, unclean = (sum(s.get(state, 0) for s in states) for state in ("live", "ended", "unclean"))
+    flying = None if view.in_flight is None else sum(view.in_flight.values()) + sum(s.open for s in view.services)
+    committed = sum(service.committed for service in view.services)
+    batches = None if rates is None else rates.batches_now
+    return [
+        Stage(
+            "producers",
+            live,
+            "live",
+            "ok" if live else "unknown",
+            [f"{plural(unclean, 'unclean end')}" if unclean else "", f"{count(ended)} ended well"],
+        ),
+        Stage("stream", flying, "events in flight", level.get("redis", "unknown"), facts["stream"]),
+        Stage(
+            "aggregators",
+            view.pipeline.aggregators,
+            "with a heartbeat",
+            level.get("aggregators", "unknown"),
+            ["" if batches is None else f"{batches:,.1f} batches/s", *facts["aggregators"]],
+        ),
+        Stage("database", committed, "events committed", level.get("database", "unknown"), facts["database"]),
+        Stage("exporter", view.shown, "series shown", "ok", facts["exporter"]),
+    ]
+
+
+_STAGES: Final = (
+    ("producers", "producers"),
+    ("stream", "redis"),
+    ("aggregators", "aggregators"),
+    ("database", "database"),
+    ("exporter", "exporter"),
+)

@@ -1,0 +1,165 @@
+"""Overview: everything the page shows but the heat map, read once for all who look.
+
+In: the exporter (its newest view, pool and probes). Out: a plain context for the templates.
+Promise: each part is read by itself: what cannot be read is None and named in `unread`, and the rest is shown.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from contract.metric import Kind
+from database.connect import AWAY, acquire
+from database.optimization_status import read_status
+from database.queries import load
+from exporter.health import report
+from exporter.page import flow
+from exporter.page.state import Reason, State, judge
+from exporter.page.words import ago, count, duration, plural, size
+from exporter.service import Exporter
+from exporter.snapshot import Unavailable
+
+log = logging.getLogger(__name__)
+
+Context = dict[str, Any]
+T = TypeVar("T")
+
+SLOW_EVERY_S: Final = 10.0
+"""How often the parts are read that only jobs change."""
+PRODUCERS: Final = 200
+FINDINGS: Final = 100
+READ_DEADLINE_S: Final = 5.0
+BAD: Final = (*AWAY, Unavailable)
+
+
+class Overview:
+    """Reads the context; keeps what is read seldom."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self._exporter = exporter
+        self._slow: Context = {}
+        self._slow_at = float("-inf")
+        self._since: tuple[str, float] | None = None
+
+    async def read(self) -> Context:
+        """Return the context of the whole page."""
+        (health, _), fast, _ = await asyncio.gather(report(self._exporter), self._fast(), self._refresh_slow())
+        view = self._exporter.refresher.newest
+        rates = fast["rates"]
+        context: Context = {**fast, **self._slow, "health": health, "now_s": time.time(), "view": view}
+        context["accounts"] = [] if view is None else flow.accounts(view)
+        context["stages"] = flow.stages(view, health, rates, self._facts(health, context))
+        context["state"] = state = judge(health, notices(context))
+        context["since_s"] = self._since_when(state)
+        context["age_s"] = self._exporter.refresher.age_s()
+        return context
+
+    def _since_when(self, state: State) -> float:
+        """Return since when the level is what it is, as far as this exporter looked."""
+        if self._since is None or self._since[0] != state.level:
+            self._since = (state.level, time.time())
+        return self._since[1]
+
+    async def _fast(self) -> Context:
+        rates, producers = await asyncio.gather(_read(self._throughput()), _read(self._producers()))
+        return {"rates": rates, "producers": producers}
+
+    async def _throughput(self) -> flow.Throughput:
+        async with acquire(self._exporter.pool) as connection:
+            rows = await connection.fetch(load("page_commits"), flow.HISTORY_S)
+            now_s = rows[-1]["now_s"] if rows else time.time()
+        return flow.throughput(rows, now_s)
+
+    async def _producers(self) -> list[flow.Producer]:
+        async with acquire(self._exporter.pool) as connection:
+            live_s = self._exporter.settings.streamgauge_live_s
+            rows = await connection.fetch(load("exporter_producers"), live_s, PRODUCERS)
+        return flow.producers(rows, [json.loads(row["dropped"]) for row in rows], time.time())
+
+    async def _refresh_slow(self) -> None:
+        if time.monotonic() - self._slow_at < SLOW_EVERY_S:
+            return
+        histograms, optimizer = await asyncio.gather(
+            _read(self._histograms()), _read(read_status(self._exporter.pool, FINDINGS))
+        )
+        self._slow = {"histograms": histograms, "optimizer": optimizer}
+        self._slow_at = time.monotonic()
+
+    async def _histograms(self) -> list[Mapping[str, Any]]:
+        async with acquire(self._exporter.pool) as connection:
+            return [dict(row) for row in await connection.fetch(load("page_histograms"), Kind.HISTOGRAM)]
+
+    def _facts(self, health: Mapping[str, Any], context: Context) -> dict[str, list[str]]:
+        parts = health["components"]
+        members: Sequence[Mapping[str, Any]] = parts.get("aggregators", {}).get("members", [])
+        stored: dict[str, int] = {}
+        for member in members:
+            stored |= member.get("stream_bytes") or {}
+        view, refresher = context["view"], self._exporter.refresher
+        duplicates = 0 if view is None else sum(service.duplicates for service in view.services)
+        last = None if view is None else view.pipeline.last_commit_s
+        return {
+            "stream": [f"{size(sum(stored.values()))} held for replay" if stored else "", _took(parts, "redis")],
+            "aggregators": [f"{plural(duplicates, 'duplicate')} changed nothing"],
+            "database": [
+                "" if last is None else f"newest commit {ago(max(0.0, context['now_s'] - last))}",
+                _took(parts, "database"),
+            ],
+            "exporter": [
+                f"snapshot {ago(refresher.age_s())}",
+                *(f"{kind} refresh took {duration(seconds)}" for kind, seconds in list(refresher.took_s.items())[-1:]),
+            ],
+        }
+
+
+def _took(components: Mapping[str, Any], name: str) -> str:
+    one: Mapping[str, Any] = components.get(name, {})
+    if one.get("status") == "down" or one.get("latency_ms") is None:
+        return ""
+    return f"answers in {duration(one['latency_ms'] / 1000)}"
+
+
+def notices(context: Context) -> list[Reason]:
+    """Return what is worth knowing though nothing is wrong now."""
+    found: list[Reason] = []
+    bad = [one for one in context["accounts"] if one.level != "ok"]
+    if bad:
+        text = "; ".join(f"{one.service}: {one.verdict}" for one in bad)
+        found.append(Reason("degraded", "completeness", f"{text}, since the beginning of each", "", "completeness"))
+    optimizer: Context = context["optimizer"] or {"findings": []}
+    listed: list[Context] = optimizer["findings"]
+    opened = [f for f in listed if f["state"] == "open" and f["severity"] != "info"]
+    if opened:
+        text = f"{plural(len(opened), 'finding')} open, the first about {opened[0]['object']}"
+        found.append(Reason("degraded", "database", text, "", "findings"))
+    view = context["view"]
+    if view is not None and not any(service.states.get("live") for service in view.services):
+        text = "no producer is live" if view.services else "no producer was ever heard of"
+        found.append(Reason("unknown", "producers", f"{text}: nothing is measured now", "", "completeness"))
+    return found
+
+
+async def _read(read: Awaitable[T]) -> T | None:
+    """Return what was read, None when its source is away."""
+    try:
+        return await asyncio.wait_for(read, READ_DEADLINE_S)
+    except BAD as error:
+        log.info("page_part_unread", extra={"error": repr(error)})
+        return None
+
+
+def summary(context: Context) -> str:
+    """Return the sentence under the headline when all is well."""
+    view = context["view"]
+    if view is None:
+        return "Nothing has been read yet."
+    rates = context["rates"]
+    live = sum(service.states.get("live", 0) for service in view.services)
+    rate = "" if rates is None or rates.events_now is None else f"{rates.events_now:,.0f} events/s from "
+    lost = sum(service.lost for service in view.services)
+    last = view.pipeline.last_commit_s
+    behind = "" if last is None else f", newest commit {ago(max(0.0, context['now_s'] - last))}"
+    return f"{rate}{plural(live, 'live producer')}{behind}, {count(lost) if lost else 'nothing'} lost."
