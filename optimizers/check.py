@@ -130,12 +130,15 @@ class Look(Protocol):
         """Age of the statistics of the target: since the last reset or crash."""
         ...
 
-    async def since(self, name: str, counters: Mapping[str, Mapping[str, float]], epoch: str = "") -> Interval | None:
+    async def since(
+        self, name: str, counters: Mapping[str, Mapping[str, float]], epoch: str = "", *, is_complete: bool = False
+    ) -> Interval | None:
         """Store counters under a name of this check and return what was added since about an hour ago.
 
         None: there is no earlier snapshot that is old enough (>= settings' shortest interval), or statistics were
         reset in between: the target's own (noticed here), or those whose `epoch` the caller gives, such as
-        pg_stat_statements_info.stats_reset.
+        pg_stat_statements_info.stats_reset. `is_complete`: the counters name every object there is, each time, so
+        that one that was not there before began at zero.
         """
         ...
 

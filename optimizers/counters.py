@@ -31,7 +31,9 @@ class Counters:
     now: datetime
     shortest_interval_s: float
 
-    async def since(self, name: str, counters: Values, epoch: str = "") -> Interval | None:
+    async def since(
+        self, name: str, counters: Values, epoch: str = "", *, is_complete: bool = False
+    ) -> Interval | None:
         """Keep the counters; return what was added since about an hour ago, None where nobody can tell."""
         key = (self.target, self.check_id, name)
         epoch = f"{self.epoch}|{epoch}"
@@ -39,7 +41,10 @@ class Counters:
         await self.store.execute(load("add_snapshot"), *key, self.now, epoch, _encode(counters))
         if found is None:
             return None
-        return Interval((self.now - found["at"]).total_seconds(), increases(json.loads(found["counters"]), counters))
+        before: dict[str, dict[str, float]] = json.loads(found["counters"])
+        if is_complete:
+            before = {new: dict.fromkeys(counters[new], 0.0) for new in counters.keys() - before.keys()} | before
+        return Interval((self.now - found["at"]).total_seconds(), increases(before, counters))
 
     async def remember(self, name: str, values: Values) -> None:
         """Keep this hour's values for 14 days."""

@@ -107,9 +107,11 @@ class TargetLook:
         """Configured replicas that did not answer."""
         return self.nodes.unseen
 
-    async def since(self, name: str, counters: Values, epoch: str = "") -> Interval | None:
+    async def since(
+        self, name: str, counters: Values, epoch: str = "", *, is_complete: bool = False
+    ) -> Interval | None:
         """See `Look.since`."""
-        return await self.counters.since(name, counters, epoch)
+        return await self.counters.since(name, counters, epoch, is_complete=is_complete)
 
     async def everywhere(self, query: str, *args: object) -> Mapping[str, Sequence[asyncpg.Record]]:
         """See `Look.everywhere`."""

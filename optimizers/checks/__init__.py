@@ -12,6 +12,10 @@ from optimizers.checks.b1_dead_tuples import DeadTuples
 from optimizers.checks.b2_table_bloat import TableBloat
 from optimizers.checks.b3_index_bloat import IndexBloat
 from optimizers.checks.i6_invalid_index import InvalidIndex
+from optimizers.checks.q1_slow_queries import SlowQueries
+from optimizers.checks.q2_query_regression import QueryRegression
+from optimizers.checks.q3_statement_table import StatementTable
+from optimizers.checks.q4_spill_to_disk import SpillToDisk
 from optimizers.checks.v1_stale_statistics import StaleStatistics
 from optimizers.checks.v2_stale_vacuum import StaleVacuum
 from optimizers.checks.v3_never_frozen import NeverFrozen
@@ -21,6 +25,10 @@ from optimizers.checks.v6_xmin_horizon import XminHorizon
 
 CHECKS: Final[tuple[type[Check], ...]] = (
     # Q: queries
+    SlowQueries,
+    QueryRegression,
+    StatementTable,
+    SpillToDisk,
     # I: indexes
     InvalidIndex,
     # B: bloat
