@@ -89,9 +89,9 @@ class Execution:
 
     async def _beat(self, job: Job, claim: Claim, lock: Connection) -> None:
         """Beat on the connection that holds the lock: one without the other means nothing. Raises Lost."""
+        self.crash.reach(f"in_job:{job.name}")
         while True:
             await asyncio.sleep(self.settings.streamgauge_schedule_beat_s)
-            self.crash.reach(f"in_job:{job.name}")
             try:
                 is_ours = await jobs.beat(lock, claim, self.consumer)
             except AWAY as error:

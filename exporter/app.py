@@ -22,6 +22,7 @@ from exporter.database_routes import add_database_routes
 from exporter.exposition import OPENMETRICS, TEXT
 from exporter.health import report
 from exporter.history import answer
+from exporter.job_routes import add_job_routes
 from exporter.negotiate import is_not_modified, takes_gzip, wants_openmetrics
 from exporter.own import OwnMetrics
 from exporter.page import add_page_routes
@@ -56,6 +57,7 @@ def make_app(settings: ExporterSettings) -> FastAPI:
     _add_json(app, exporter)
     app.state.page = add_page_routes(app, exporter)
     add_database_routes(app, exporter)
+    add_job_routes(app, exporter)
     return app
 
 
