@@ -27,6 +27,8 @@ SETTINGS: Final = {
     "full_page_writes": "off",
     "track_io_timing": "on",
     "autovacuum": "off",
+    "wal_level": "logical",
+    "max_prepared_transactions": "10",
 }
 
 
@@ -52,10 +54,7 @@ class DebianPostgres:
     def open(self) -> None:
         """Make the data directory if there is none, start, and wait until it accepts connections."""
         if not self.data.exists():
-            self.home.mkdir(mode=0o711, parents=True, exist_ok=True)
-            if os.geteuid() == 0:
-                postgres = pwd.getpwnam("postgres")
-                os.chown(self.home, postgres.pw_uid, postgres.pw_gid)
+            self._make_home()
             options = ["--username", SUPERUSER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8"]
             self._run("initdb", "--no-sync", "-D", str(self.data), *options)
         settings = {**SETTINGS, "unix_socket_directories": str(self.home)}
@@ -70,6 +69,21 @@ class DebianPostgres:
                 extra_groups=None if self._user is None else [],
             )
         self._wait_ready()
+
+    def standby(self, home: Path) -> "DebianPostgres":
+        """Return a running standby that streams from this server."""
+        made = DebianPostgres(home)
+        made._make_home()
+        source = ["-h", str(self.home), "-U", SUPERUSER, "--checkpoint", "fast", "--wal-method", "stream"]
+        self._run("pg_basebackup", *source, "--no-sync", "--write-recovery-conf", "-D", str(made.data))
+        made.open()
+        return made
+
+    def _make_home(self) -> None:
+        self.home.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            postgres = pwd.getpwnam("postgres")
+            os.chown(self.home, postgres.pw_uid, postgres.pw_gid)
 
     def close(self) -> None:
         """Stop at once; clients are not waited for."""

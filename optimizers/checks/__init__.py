@@ -11,11 +11,19 @@ from optimizers.check import Check
 from optimizers.checks.b1_dead_tuples import DeadTuples
 from optimizers.checks.b2_table_bloat import TableBloat
 from optimizers.checks.b3_index_bloat import IndexBloat
+from optimizers.checks.c1_cache_hits import CacheHits
 from optimizers.checks.i6_invalid_index import InvalidIndex
+from optimizers.checks.k1_connections import Connections
+from optimizers.checks.k2_idle_in_transaction import IdleInTransaction
+from optimizers.checks.k3_oversized_pool import OversizedPool
+from optimizers.checks.k4_blocked import Blocked
+from optimizers.checks.k5_session_ends import SessionEnds
 from optimizers.checks.q1_slow_queries import SlowQueries
 from optimizers.checks.q2_query_regression import QueryRegression
 from optimizers.checks.q3_statement_table import StatementTable
 from optimizers.checks.q4_spill_to_disk import SpillToDisk
+from optimizers.checks.r1_replica_lag import ReplicaLag
+from optimizers.checks.r2_slots import Slots
 from optimizers.checks.v1_stale_statistics import StaleStatistics
 from optimizers.checks.v2_stale_vacuum import StaleVacuum
 from optimizers.checks.v3_never_frozen import NeverFrozen
@@ -43,8 +51,16 @@ CHECKS: Final[tuple[type[Check], ...]] = (
     Wraparound,
     XminHorizon,
     # C: cache
+    CacheHits,
     # K: connections
+    Connections,
+    IdleInTransaction,
+    OversizedPool,
+    Blocked,
+    SessionEnds,
     # R: replication
+    ReplicaLag,
+    Slots,
     # S: structure
     # W: writing
     # G: settings
