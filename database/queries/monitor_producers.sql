@@ -1,0 +1,18 @@
+-- $1 s a producer stays live after the newest of its shard, $2 s an end without goodbye or a loss is news.
+WITH judged AS (
+    SELECT last_seen, CASE WHEN fin THEN 'ended'
+           WHEN last_seen >= max(last_seen) OVER (PARTITION BY shard) - make_interval(secs => $1) THEN 'live'
+           ELSE 'unclean' END AS state
+      FROM producers
+)
+SELECT count(*) FILTER (WHERE state = 'live') AS live, count(*) FILTER (WHERE state = 'ended') AS ended,
+       count(*) FILTER (WHERE state = 'unclean') AS unclean,
+       count(*) FILTER (WHERE state = 'unclean' AND last_seen >= now() - make_interval(secs => $2)) AS newly_unclean,
+       extract(epoch FROM now() - max(last_seen))::float8 AS newest_age_s,
+       (SELECT count(*) FROM gaps WHERE closed_at IS NULL) AS open_gaps,
+       (SELECT coalesce(sum(sealed_after - sealed_before), 0)::bigint FROM gaps WHERE closed_at IS NULL) AS open_events,
+       (SELECT coalesce(sum(sealed_after - sealed_before), 0)::bigint FROM gaps WHERE closed_at IS NOT NULL)
+         + (SELECT coalesce(sum(lost_events), 0)::bigint FROM retired) AS lost_events,
+       (SELECT coalesce(sum(sealed_after - sealed_before), 0)::bigint FROM gaps
+         WHERE closed_at >= now() - make_interval(secs => $2)) AS newly_lost_events
+  FROM judged
