@@ -17,7 +17,6 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler  # pyright: ignore[r
 
 from aggregator.crash import CrashPoint
 from aggregator.execution import OUTSIDE, Execution
-from aggregator.lanes import Lane
 from aggregator.schedule_settings import ScheduleSettings
 from aggregator.settings import AggregatorSettings
 from aggregator.slots import SlotTrigger
@@ -49,7 +48,7 @@ async def run_schedule(
     planned: Sequence[Job],
     settings: AggregatorSettings,
     consumer: str,
-    lane: Lane,
+    ahead_s: Callable[[], float],
     until_settled: Callable[[float], Awaitable[str | None]],
     crash: CrashPoint,
     stopping: asyncio.Event,
@@ -60,7 +59,7 @@ async def run_schedule(
     job_pool = await open_pool(settings, application="streamgauge-jobs", size=JOB_CONNECTIONS)
     try:
         execution = Execution(settings, settings, consumer, pool, job_pool, until_settled, crash)
-        await Schedule(planned, settings, execution, lane.ahead_s).run(stopping)
+        await Schedule(planned, settings, execution, ahead_s).run(stopping)
     finally:
         for each in (job_pool, pool):
             try:

@@ -183,7 +183,7 @@ class Aggregator:
         )
         settled = partial(until_settled, link, self._shard_count)
         lane = await lanes.main()
-        await run_schedule(planned, settings, self.consumer, lane, settled, self._crash, self._stopping)
+        await run_schedule(planned, settings, self.consumer, lane.ahead_s, settled, self._crash, self._stopping)
 
     async def _is_drained(self, link: Link) -> bool:
         """Whether every stream was read to its end and everything read is acknowledged, by whomever."""

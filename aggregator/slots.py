@@ -13,6 +13,8 @@ from apscheduler.triggers.base import BaseTrigger  # pyright: ignore[reportMissi
 
 LARGEST_JITTER: Final = 0.25
 """Share of the interval: a slot's run begins long before the next slot."""
+ROUNDING_S: Final = 0.001
+"""Times are rounded to microseconds: fired a little before its slot, a trigger would meet it again."""
 
 
 def slot_of(at_s: float, every_s: float) -> float:
@@ -40,5 +42,5 @@ class SlotTrigger(BaseTrigger):
         after_s = (
             now.timestamp() if previous_fire_time is None else max(now.timestamp(), previous_fire_time.timestamp())
         )
-        slot_s = slot_of(after_s + ahead_s, self._every_s) + self._every_s
+        slot_s = slot_of(after_s + ahead_s + ROUNDING_S, self._every_s) + self._every_s
         return datetime.fromtimestamp(slot_s - ahead_s + self._random.uniform(0, self._jitter_s), UTC)
