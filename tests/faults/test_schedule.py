@@ -1,0 +1,104 @@
+"""The schedule as it is shipped: two aggregators, short intervals, nobody calls the command line; one is killed."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.schedule_settings import ScheduleSettings
+from optimizers.jobs import JOBS
+from streamgauge.processes import wait_until
+from tests.pipeline import Pipeline
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+
+DEADLINE_S = 60.0
+NAMES = {"upkeep", "audit", *(job.name for job in JOBS)}
+EVERY_S = {"upkeep": "1", "audit": "1"}
+"""The others do more; on a busy machine one interval of theirs should hold one run."""
+FAST = {
+    **{
+        field.upper(): EVERY_S.get(field.removeprefix("streamgauge_").removesuffix("_interval_s"), "2")
+        for field in ScheduleSettings.model_fields
+        if field.endswith("_interval_s")
+    },
+    "STREAMGAUGE_SCHEDULE_JITTER_S": "0.1",
+    "STREAMGAUGE_SCHEDULE_BEAT_S": "0.2",
+    "STREAMGAUGE_SCHEDULE_STALE_S": "1",
+    "STREAMGAUGE_LEASE_S": "1.5",
+}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, dsn: str, redis_url: str) -> Iterator[Pipeline]:
+    """Two aggregators; `doomed` dies in the middle of the first audit that it begins."""
+    with Pipeline(tmp_path, dsn, redis_url, **FAST) as opened:
+        opened.aggregator("aggregator-sound")
+        yield opened
+
+
+def jobs(pipeline: Pipeline, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run `streamgauge jobs …`; returns its exit code, its JSON and what it complained of."""
+    command = [sys.executable, "-m", "streamgauge", "jobs", *arguments]
+    done = subprocess.run(command, env=pipeline.env, capture_output=True, text=True, timeout=DEADLINE_S)
+    return done.returncode, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stdout + done.stderr
+
+
+def history(pipeline: Pipeline) -> list[dict[str, Any]]:
+    return jobs(pipeline, "history", "--limit", "1000", "--json")[1]["runs"]
+
+
+def began(pipeline: Pipeline) -> Counter[tuple[str, str, int]]:
+    """Return how often each attempt began, from what the aggregators logged."""
+    lines = [line for path in pipeline.folder.glob("aggregator-*.log") for line in path.read_text().splitlines()]
+    events = [json.loads(line) for line in lines if '"run_began"' in line]
+    return Counter((event["job"], event["slot"].replace(" ", "T"), event["attempt"]) for event in events)
+
+
+def test_every_job_is_run_by_its_schedule_and_a_killed_run_again_by_the_other(pipeline: Pipeline) -> None:
+    doomed = pipeline.aggregator("aggregator-doomed", STREAMGAUGE_CRASH_AT="in_job:audit")
+    assert wait_until(lambda: doomed.poll() is not None, DEADLINE_S)
+    rows: list[dict[str, Any]] = []
+
+    def all_ran_twice_and_the_crash_is_over() -> bool:
+        rows[:] = history(pipeline)
+        ran = Counter(row["job"] for row in rows if row["outcome"] is not None)
+        return all(ran[name] >= 2 for name in NAMES) and any(
+            row["crashed"] for row in (crash_of(row) for row in rows) if row["ended"]
+        )
+
+    assert wait_until(all_ran_twice_and_the_crash_is_over, DEADLINE_S), rows
+    assert {row["trigger"] for row in rows} == {"schedule"}
+    (killed,) = [row for row in rows if row["attempts"] and row["attempts"][0]["ended"] == "crashed"]
+    assert killed["job"] == "audit"
+    assert [attempt["ended"] for attempt in killed["attempts"]] == ["crashed", "done"]
+    assert len({attempt["consumer"] for attempt in killed["attempts"]}) == 2
+    attempts = began(pipeline)
+    assert set(attempts.values()) == {1}
+    assert {(row["job"], row["scheduled_for"], row["attempt"]) for row in rows if row["attempt"]} <= set(attempts)
+    assert not [row for row in rows if row["outcome"] in ("failed", "timed_out")], rows
+    assert len([row for row in rows if row["outcome"] is None]) <= len(NAMES)
+
+
+def crash_of(row: dict[str, Any]) -> dict[str, bool]:
+    return {
+        "ended": row["outcome"] is not None,
+        "crashed": any(attempt["ended"] == "crashed" for attempt in row["attempts"]),
+    }
+
+
+def test_the_command_line_asks_for_a_run_and_waits_for_it(pipeline: Pipeline) -> None:
+    code, run, said = jobs(pipeline, "run", "audit", "--wait", "--json")
+    assert (code, run["outcome"], run["trigger"]) == (0, "done", "cli"), said
+    code, _, said = jobs(pipeline, "list")
+    assert (code, "every 1 s" in said, "audit" in said) == (0, True, True)
+    code, _, said = jobs(pipeline, "run", "nothing")
+    assert (code, "there is no job nothing; there are audit" in said) == (2, True)
+    pipeline.stop("aggregator-sound")
+    code, _, said = jobs(pipeline, "run", "audit")
+    assert (code, "no aggregator is running" in said) == (1, True)
