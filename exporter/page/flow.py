@@ -4,6 +4,7 @@ In: the newest view of the exporter, rows of commits and producers. Out: plain r
 Promise: a number that is not known is None; each number is from its own source, none is found by subtraction.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ RATE_SLOTS: Final = 2
 """Closed slots of 5 s that the shown rate is the mean of."""
 SLOT_S: Final = 5
 HISTORY_S: Final = 600
+HOLE_S: Final = 10.0
 
 
 class Throughput(NamedTuple):
@@ -53,6 +55,39 @@ def throughput(rows: Sequence[Row], now_s: float) -> Throughput:
         [of[s]["events"] / SLOT_S if s in of else 0.0 for s in starts],
         [of[s]["batches"] / SLOT_S if s in of else 0.0 for s in starts],
     )
+
+
+class Behind:
+    """How far behind the pipeline was at the times it was looked at; None where that was not known."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, float | None, int | None]] = deque(maxlen=HISTORY_S)
+
+    def note(self, at_s: float, freshness_s: float | None, in_flight: int | None) -> None:
+        """Keep one look; looks of before HISTORY_S are let go."""
+        if self._kept and at_s - self._kept[-1][0] > HOLE_S:
+            self._kept.append(((at_s + self._kept[-1][0]) / 2, None, None))  # nobody looked: a hole, not a line
+        self._kept.append((at_s, freshness_s, in_flight))
+        while self._kept[0][0] < at_s - HISTORY_S:
+            self._kept.popleft()
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return what was kept, oldest first."""
+        at_s, freshness_s, in_flight = zip(*self._kept, strict=True) if self._kept else ((), (), ())
+        return {"at_s": list(at_s), "freshness_s": list(freshness_s), "in_flight": list(in_flight)}
+
+
+def freshness(view: View, now_s: float) -> float | None:
+    """Return how long ago the newest commit was; None when there was none."""
+    last_s = view.pipeline.last_commit_s
+    return None if last_s is None else max(0.0, now_s - last_s)
+
+
+def in_flight(view: View) -> int | None:
+    """Return the events in flight of all services; None when they could not be counted."""
+    if view.in_flight is None:
+        return None
+    return sum(view.in_flight.values()) + sum(service.open for service in view.services)
 
 
 class Account(NamedTuple):
@@ -177,7 +212,6 @@ def stages(
         return [Stage(name, None, "", level.get(key, "unknown"), []) for name, key in _STAGES]
     states = [service.states for service in view.services]
     live, ended, unclean = (sum(s.get(state, 0) for s in states) for state in ("live", "ended", "unclean"))
-    flying = None if view.in_flight is None else sum(view.in_flight.values()) + sum(s.open for s in view.services)
     committed = sum(service.committed for service in view.services)
     batches = None if rates is None else rates.batches_now
     return [
@@ -188,7 +222,7 @@ def stages(
             "ok" if live else "unknown",
             [f"{plural(unclean, 'unclean end')}" if unclean else "", f"{count(ended)} ended well"],
         ),
-        Stage("stream", flying, "events in flight", level.get("redis", "unknown"), facts["stream"]),
+        Stage("stream", in_flight(view), "events in flight", level.get("redis", "unknown"), facts["stream"]),
         Stage(
             "aggregators",
             view.pipeline.aggregators,

@@ -21,8 +21,8 @@ from exporter.selector import parse_selector
 QUANTILES: Final = (0.5, 0.9, 0.99)
 RANGES: Final = {"15m": (900, 10), "1h": (3600, 60), "6h": (21_600, 300), "24h": (86_400, 1200), "7d": (604_800, 7200)}
 """Name -> (length, width of a window), seconds: at most 90 columns."""
-DEFAULT_RANGE: Final = "1h"
-MAX_BANDS: Final = 40
+DEFAULT_RANGE: Final = "15m"
+MAX_BANDS: Final = 28
 FINENESS: Final = (8, 4, 2, 1)
 """Bands an octave, finest first."""
 RECENT_WINDOWS: Final = 5

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from contract.metric import Kind
 from database.connect import AWAY, acquire
+from database.jobs import list_jobs
 from database.optimization_status import read_status
 from database.queries import load
 from exporter.health import report
@@ -42,6 +43,7 @@ class Overview:
         self._exporter = exporter
         self._slow: Context = {}
         self._slow_at = float("-inf")
+        self._behind = flow.Behind()
         self._since: tuple[str, float] | None = None
 
     async def read(self) -> Context:
@@ -55,7 +57,18 @@ class Overview:
         context["state"] = state = judge(health, notices(context))
         context["since_s"] = self._since_when(state)
         context["age_s"] = self._exporter.refresher.age_s()
+        context["behind"] = self._look(context)
         return context
+
+    def _look(self, context: Context) -> dict[str, list[Any]]:
+        view, now_s = context["view"], context["now_s"]
+        is_current = context["age_s"] is not None and context["age_s"] < flow.HOLE_S
+        self._behind.note(
+            now_s,
+            flow.freshness(view, now_s) if view is not None else None,
+            flow.in_flight(view) if view is not None and is_current else None,
+        )
+        return self._behind.columns()
 
     def _since_when(self, state: State) -> float:
         """Return since when the level is what it is, as far as this exporter looked."""
@@ -82,10 +95,14 @@ class Overview:
     async def _refresh_slow(self) -> None:
         if time.monotonic() - self._slow_at < SLOW_EVERY_S:
             return
-        histograms, optimizer = await asyncio.gather(
-            _read(self._histograms()), _read(read_status(self._exporter.pool, FINDINGS))
-        )
-        self._slow = {"histograms": histograms, "optimizer": optimizer}
+        pool = self._exporter.pool
+        reads = {
+            "histograms": self._histograms(),
+            "optimizer": read_status(pool, FINDINGS),
+            "jobs": list_jobs(pool),
+        }
+        found = await asyncio.gather(*map(_read, reads.values()))
+        self._slow = dict(zip(reads, found, strict=True))
         self._slow_at = time.monotonic()
 
     async def _histograms(self) -> list[Mapping[str, Any]]:
@@ -100,12 +117,12 @@ class Overview:
             stored |= member.get("stream_bytes") or {}
         view, refresher = context["view"], self._exporter.refresher
         duplicates = 0 if view is None else sum(service.duplicates for service in view.services)
-        last = None if view is None else view.pipeline.last_commit_s
+        fresh_s = None if view is None else flow.freshness(view, context["now_s"])
         return {
             "stream": [f"{size(sum(stored.values()))} held for replay" if stored else "", _took(parts, "redis")],
-            "aggregators": [f"{plural(duplicates, 'duplicate')} changed nothing"],
+            "aggregators": [f"{plural(duplicates, 'duplicate')} changed nothing" if duplicates else ""],
             "database": [
-                "" if last is None else f"newest commit {ago(max(0.0, context['now_s'] - last))}",
+                "" if fresh_s is None else f"newest commit {ago(fresh_s)}",
                 _took(parts, "database"),
             ],
             "exporter": [
@@ -135,6 +152,9 @@ def notices(context: Context) -> list[Reason]:
     if opened:
         text = f"{plural(len(opened), 'finding')} open, the first about {opened[0]['object']}"
         found.append(Reason("degraded", "database", text, "", "findings"))
+    late = [job["job"] for job in context["jobs"] or () if job["is_overdue"]]
+    if late:
+        found.append(Reason("degraded", "schedule", f"overdue: {', '.join(late)}", "", "schedule"))
     view = context["view"]
     if view is not None and not any(service.states.get("live") for service in view.services):
         text = "no producer is live" if view.services else "no producer was ever heard of"
@@ -160,6 +180,6 @@ def summary(context: Context) -> str:
     live = sum(service.states.get("live", 0) for service in view.services)
     rate = "" if rates is None or rates.events_now is None else f"{rates.events_now:,.0f} events/s from "
     lost = sum(service.lost for service in view.services)
-    last = view.pipeline.last_commit_s
-    behind = "" if last is None else f", newest commit {ago(max(0.0, context['now_s'] - last))}"
+    fresh_s = flow.freshness(view, context["now_s"])
+    behind = "" if fresh_s is None else f", newest commit {ago(fresh_s)}"
     return f"{rate}{plural(live, 'live producer')}{behind}, {count(lost) if lost else 'nothing'} lost."

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from exporter.page import words
 from exporter.page.overview import summary
 from exporter.page.pictures import Picked
-from exporter.page.state import SIGNS, level_of
+from exporter.page.state import SIGNS, level_of, outcome_level
 
 PARTS: Final = (
     "state",
@@ -68,7 +68,7 @@ def _environment() -> Environment:
     )
     made.filters |= words.FILTERS
     names: dict[str, Any] = made.globals  # jinja2's annotation admits its own functions only
-    names.update(asset=asset, sign=SIGNS.__getitem__, level_of=level_of, summary=summary)
+    names.update(asset=asset, sign=SIGNS.__getitem__, level_of=level_of, outcome_level=outcome_level, summary=summary)
     return made
 
 
@@ -76,7 +76,7 @@ def parts(context: Mapping[str, Any]) -> dict[str, str]:
     """Return each part of the page, its title, the numbers of its chart and their time."""
     made = {name: _environment().get_template(f"{name}.html").render(context) for name in PARTS}
     rates = context["rates"]
-    made["chart"] = json.dumps(None if rates is None else rates._asdict())
+    made["chart"] = json.dumps({"rates": None if rates is None else rates._asdict(), "behind": context["behind"]})
     made["title"] = title(context)
     made["at"] = f"as of {words.clock(context['now_s'])} UTC"
     return made

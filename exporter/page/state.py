@@ -63,6 +63,11 @@ def level_of(status: str) -> str:
     return status if status in SIGNS else "unknown"
 
 
+def outcome_level(outcome: str | None) -> str:
+    """Return the level of how a run ended; what is too little data or still runs is neither well nor ill."""
+    return {"done": "ok", "failed": "down", "timed_out": "down"}.get(outcome or "", "unknown")
+
+
 def _level(component: Mapping[str, Any]) -> str:
     return level_of(str(component.get("status", "unknown")))
 

@@ -52,7 +52,7 @@ function put(place, html) {
 
 function take(parts) {
   for (const [name, html] of Object.entries(parts)) {
-    if (name === "chart") drawThroughput(JSON.parse(html));
+    if (name === "chart") drawChart(JSON.parse(html));
     else if (name === "title") document.title = html;
     else if (name !== "at") put(byId(name === "state" ? "part-state" : name), html);
   }
@@ -137,7 +137,7 @@ const seconds = v => v == null ? "–" : v >= 3600 ? three(v / 3600) + " h" : v 
 const bytes = v => v == null ? "–" : v >= 2 ** 30 ? three(v / 2 ** 30) + " GiB" : v >= 2 ** 20 ? three(v / 2 ** 20) + " MiB" : v >= 1024 ? three(v / 1024) + " KiB" : three(v) + " B";
 const wording = unit => unit === "seconds" ? seconds : unit === "bytes" ? bytes : short;
 const utc = ts => uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC");
-const height = 240;
+const clock = ts => ts == null ? "–" : new Date(ts * 1e3).toISOString().slice(11, 19);
 
 function axes(words) {
   const common = () => ({ stroke: colour("--soft"), grid: { stroke: colour("--hair"), width: 1 }, ticks: { stroke: colour("--hair"), size: 4 }, font: "12px system-ui, sans-serif" });
@@ -159,22 +159,52 @@ function draw(place, key, options, data) {
   }
   if (old) old.plot.destroy();
   box.replaceChildren();
-  const plot = new uPlot({ width: box.clientWidth, height, tzDate: utc, ...options }, data, box);
+  const hooks = { ...options.hooks, setCursor: [newestValues], setData: [newestValues] };
+  const cursor = { y: false, points: { size: 7 } };
+  const plot = new uPlot({ width: box.clientWidth, tzDate: utc, cursor, ...options, hooks }, data, box);
   drawn[place] = { plot, key };
+  newestValues(plot);
 }
 
-let lastThroughput = null;
-function drawThroughput(chart) {
-  lastThroughput = chart;
-  if (!chart || !chart.start_s.length) { byId("throughput-chart").replaceChildren(said("insufficient data: nothing was committed lately")); delete drawn["throughput-chart"]; return; }
+function newestValues(plot) {
+  if (plot.cursor.idx == null && plot.data[0].length) plot.setLegend({ idx: plot.data[0].length - 1 });
+}
+
+let lastChart = null;
+function drawChart(chart) {
+  lastChart = chart;
+  drawThroughput(chart.rates);
+  drawBehind(chart.behind);
+}
+
+function drawThroughput(rates) {
+  if (!rates || !rates.start_s.length) { clear("throughput-chart", "insufficient data: nothing was committed lately"); return; }
   const line = colour("--water");
   draw("throughput-chart", colour("--ink"), {
-    cursor: { y: false, points: { size: 7 } },
+    height: 190,
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: axes(short),
-    series: [{ label: "UTC", value: "{HH}:{mm}:{ss}" },
+    series: [{ label: "UTC", value: (_, v) => clock(v) },
       { label: "events/s", stroke: line, width: 1.75, fill: colour("--water-soft"), points: { show: false }, value: (_, v) => short(v) }],
-  }, [chart.start_s, chart.events_per_s]);
+  }, [rates.start_s, rates.events_per_s]);
+}
+
+function drawBehind(behind) {
+  if (behind.at_s.length < 2) { clear("behind-chart", "insufficient data: the first look was just now"); return; }
+  draw("behind-chart", colour("--ink"), {
+    height: 150,
+    scales: { y: { range: (_, low, high) => [0, Math.max(2, high * 1.1)] }, flying: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
+    axes: axes(seconds),
+    series: [{ label: "UTC", value: (_, v) => clock(v) },
+      { label: "behind", stroke: colour("--p50"), width: 1.75, points: { show: false }, value: (_, v) => v == null ? "unknown" : seconds(v) },
+      { label: "in flight", scale: "flying", stroke: colour("--p90"), dash: [6, 3], width: 1.25, points: { show: false }, value: (_, v) => v == null ? "unknown" : short(v) }],
+  }, [behind.at_s, behind.freshness_s, behind.in_flight]);
+}
+
+function clear(place, why) {
+  if (drawn[place]) drawn[place].plot.destroy();
+  delete drawn[place];
+  byId(place).replaceChildren(...(why ? [said(why)] : []));
 }
 
 function said(text) {
@@ -188,17 +218,17 @@ let lastHeat = null;
 function drawHeat(heat) {
   lastHeat = heat;
   const box = byId("heat-chart");
-  if (!heat || !heat.limits.length) { box.replaceChildren(); delete drawn["heat-chart"]; box.hidden = !heat; return; }
-  box.hidden = false;
+  box.hidden = !heat || !heat.limits.length;
+  if (box.hidden) { clear("heat-chart"); return; }
   const words = wording(heat.unit), dash = { p50: [], p90: [6, 3], p99: [2, 3] };
   const names = Object.keys(heat.lines), low = heat.limits[0], high = heat.limits[heat.limits.length - 1];
   const middle = heat.start_s.map(s => s + heat.step_s / 2);
   draw("heat-chart", [colour("--ink"), heat.series_key, heat.step_s, low, high].join(), {
-    cursor: { y: false, points: { size: 7 } },
+    height: 330,
     scales: { x: { range: () => [lastHeat.from_s, lastHeat.to_s] }, y: { distr: 3, range: () => [low, high] } },
     axes: axes(words),
     hooks: { drawClear: [plot => paintCells(plot, lastHeat)] },
-    series: [{ label: "UTC", value: (_, v) => v == null ? "–" : new Date((v - lastHeat.step_s / 2) * 1e3).toISOString().slice(11, 19) },
+    series: [{ label: "UTC", value: (_, v) => v == null ? "–" : clock(v - lastHeat.step_s / 2) },
       ...names.map(name => ({ label: name, stroke: colour(`--${name}`), width: 2, dash: dash[name], points: { show: true, size: 3, fill: colour(`--${name}`) }, value: (_, v) => words(v) })),
       { label: "values", scale: "none", show: true, stroke: "transparent", width: 0, points: { show: false }, value: (_, v) => short(v) }],
   }, [middle, ...names.map(name => heat.lines[name]), heat.n]);
@@ -241,14 +271,14 @@ async function askHeat() {
 }
 
 function redraw() {
-  drawThroughput(lastThroughput);
+  if (lastChart) drawChart(lastChart);
   drawHeat(lastHeat);
 }
 
 function resize() {
   for (const [place, { plot }] of Object.entries(drawn)) {
     const width = byId(place).clientWidth;
-    if (width && width !== plot.width) plot.setSize({ width, height });
+    if (width && width !== plot.width) plot.setSize({ width, height: plot.height });
   }
 }
 
