@@ -60,6 +60,14 @@ async def read_statements(look: Look) -> dict[str, Statement]:
     return {row["queryid"]: _statement(row) for row in rows}
 
 
+async def statements_if_any(look: Look) -> dict[str, Statement]:
+    """Return the statements for a check that is glad of them but works without."""
+    try:
+        return await read_statements(look)
+    except Unsupported:
+        return {}
+
+
 def _statement(row: asyncpg.Record) -> Statement:
     return Statement(row["queryid"], row["query"] or "", row["roles"], {name: row[name] for name in COUNTERS})
 

@@ -4,7 +4,9 @@ SELECT current_setting('server_version_num')::int / 10000 AS version,
        current_setting('server_version') AS server_version,
        current_setting('search_path') AS search_path,
        pg_is_in_recovery() AS is_replica,
-       ARRAY(SELECT extname::text FROM pg_extension ORDER BY 1) AS extensions,
+       -- Without its library loaded the view pg_stat_statements only raises an error.
+       ARRAY(SELECT extname::text FROM pg_extension WHERE extname <> 'pg_stat_statements'
+                 OR current_setting('pg_stat_statements.max', true) IS NOT NULL ORDER BY 1) AS extensions,
        ARRAY(SELECT DISTINCT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
               WHERE n.nspname NOT IN ('pg_catalog', 'public')) AS extension_schemas,
        concat_ws('/', (SELECT system_identifier FROM pg_control_system()), d.datname,

@@ -12,7 +12,12 @@ from optimizers.checks.b1_dead_tuples import DeadTuples
 from optimizers.checks.b2_table_bloat import TableBloat
 from optimizers.checks.b3_index_bloat import IndexBloat
 from optimizers.checks.c1_cache_hits import CacheHits
+from optimizers.checks.i1_missing_index import MissingIndex
+from optimizers.checks.i3_foreign_key_index import ForeignKeyIndex
+from optimizers.checks.i4_unused_index import UnusedIndex
+from optimizers.checks.i5_duplicate_index import DuplicateIndex
 from optimizers.checks.i6_invalid_index import InvalidIndex
+from optimizers.checks.i7_low_use_index import LowUseIndex
 from optimizers.checks.k1_connections import Connections
 from optimizers.checks.k2_idle_in_transaction import IdleInTransaction
 from optimizers.checks.k3_oversized_pool import OversizedPool
@@ -38,7 +43,12 @@ CHECKS: Final[tuple[type[Check], ...]] = (
     StatementTable,
     SpillToDisk,
     # I: indexes
+    MissingIndex,
+    ForeignKeyIndex,
+    UnusedIndex,
+    DuplicateIndex,
     InvalidIndex,
+    LowUseIndex,
     # B: bloat
     DeadTuples,
     TableBloat,

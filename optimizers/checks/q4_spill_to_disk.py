@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity
-from optimizers.statements import EXTENSION, read_statements, spent_since
+from optimizers.statements import spent_since, statements_if_any
 from optimizers.wording import grade, size, worst
 
 BLOCK_BYTES: Final = 8192
@@ -47,10 +47,8 @@ class SpillToDisk:
 
     async def _writers(self, look: Look) -> list[dict[str, Any]]:
         """Return the statements that wrote most temporary blocks; empty where nobody counts them."""
-        if EXTENSION not in look.extensions:
-            return []
-        statements = await read_statements(look)
-        spent = await spent_since(look, statements)
+        statements = await statements_if_any(look)
+        spent = await spent_since(look, statements) if statements else None
         if spent is None:
             return []
         writing = {name: each["temp_blocks"] for name, each in spent.by_id.items() if each["temp_blocks"] > 0}

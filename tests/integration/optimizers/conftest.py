@@ -40,8 +40,16 @@ def ill_dsn(request: pytest.FixtureRequest, servers: Servers) -> Iterator[str]:
     server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def store_dsn(servers: Servers) -> Iterator[str]:
+    """A monitoring database for all of them: each ill database is a target of its own there."""
+    name = servers.new_database()
+    yield servers.postgres().dsn(name)
+    servers.drop_database(name)
+
+
 @pytest.fixture
-async def ill(ill_dsn: str, dsn: str) -> AsyncGenerator[Ill, None]:
-    """A database to make ill; its history is kept in a fresh monitoring database."""
-    async with opened(ill_dsn, dsn) as found:
+async def ill(ill_dsn: str, store_dsn: str) -> AsyncGenerator[Ill, None]:
+    """A database to make ill, and where its history is kept."""
+    async with opened(ill_dsn, store_dsn) as found:
         yield found

@@ -31,6 +31,8 @@ class Ill:
     """Of its owner, to make it ill."""
     dsn: str
     store_dsn: str
+    name: str
+    """Of this database, its target's in the store."""
     version: int
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     stats_age_s: float = 60 * 86_400.0
@@ -40,9 +42,8 @@ class Ill:
         """Run statements one by one, each in a transaction of its own, and publish the statistics they made."""
         for statement in statements:
             await self.connection.execute(statement)
-        await self.connection.execute("SELECT pg_stat_force_next_flush()")
-        # The flush comes with the end of the next transaction.
-        await self.connection.execute("SELECT 1")
+            # At once: ANALYZE after an INSERT whose counters still wait would count its rows twice.
+            await self.connection.execute("SELECT pg_stat_force_next_flush()")
 
     async def until(self, query: str) -> None:
         """Wait until a query answers true."""
@@ -62,7 +63,7 @@ class Ill:
         async with _connection(self.store_dsn) as store, _connection(self.dsn) as target:
             await store.execute(f"SET search_path = {SCHEMA}")
             facts = replace(await read_facts(target), stats_age_s=self.stats_age_s)
-            counters = Counters(store, "ill", check.id, facts.epoch, self.now, 300.0)
+            counters = Counters(store, self.name, check.id, facts.epoch, self.now, 300.0)
             nodes = Nodes(target, {f"replica {n}": await PLAIN(dsn) for n, dsn in enumerate(replicas, 1)})
             try:
                 async with target.transaction(readonly=True):
@@ -89,7 +90,8 @@ class Ill:
 async def opened(dsn: str, store_dsn: str) -> AsyncGenerator[Ill, None]:
     """Open a fresh database as its owner."""
     async with _connection(dsn) as connection:
-        yield Ill(connection, dsn, store_dsn, connection.get_server_version().major)
+        name = await connection.fetchval("SELECT current_database()::text")
+        yield Ill(connection, dsn, store_dsn, name, connection.get_server_version().major)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ import pytest
 from database.connect import Pool, open_pool
 from database.settings import read_settings
 from optimizers.check import Answer, Check, Finding, Look, Severity, Tier, Unsupported
+from optimizers.checks.i4_unused_index import UnusedIndex
 from optimizers.checks.i6_invalid_index import InvalidIndex
 from optimizers.database_optimizer import DatabaseOptimizer
 from optimizers.job import Outcome
@@ -311,3 +312,16 @@ async def test_automatic_tier_refuses_other_statements(rig: Rig, monkeypatch: py
     say(monkeypatch, Answer([Finding("public.t", Severity.WARN, "", sql=sql, tier=Tier.AUTOMATIC)]))
     assert (await rig.run(Scripted)).facts["changes"] == 0
     assert await rig.rows("SELECT FROM pg_class WHERE relname = 't'")
+
+
+async def test_replica_that_does_not_answer_is_named(rig: Rig) -> None:
+    """Nobody is told that an index is unused while one server was not asked."""
+    dead = "monitoring=postgresql://someone:hunter2@127.0.0.1:1/x"
+    await rig.pool.execute("CREATE TABLE public.t (a int); CREATE INDEX ON public.t (a)")
+    await rig.run(UnusedIndex, STREAMGAUGE_OPTIMIZER_REPLICAS=dead)
+    rows = await rig.rows("SELECT status, detail FROM check_results")
+    assert [tuple(row) for row in rows] == [
+        ("insufficient_data", "replica 1 did not answer: it may use what others do not")
+    ]
+    facts = json.loads((await rig.rows("SELECT facts FROM optimizer_targets"))[0]["facts"])
+    assert (facts["nodes_seen"], facts["nodes_unseen"]) == (["primary"], ["replica 1"])

@@ -1,0 +1,84 @@
+"""Use of indexes over all servers of a target, since it is counted.
+
+In: a look. Out: per index scans by server, size, writes, and how long all of it is known.
+Promise: an index is called unused only where every configured server answered and counts long enough.
+"""
+
+from dataclasses import dataclass
+
+from database.queries import load
+from optimizers.check import Look
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class IndexUse:
+    """One index that could be done without; that of a parent stands for its partitions."""
+
+    name: str
+    table: str
+    definition: str
+    is_partitioned: bool
+    size_bytes: int
+    writes: int
+    """To its table that the index had to follow, on the primary."""
+    scans: dict[str, int]
+    """By server."""
+    known_s: float
+    """For how long all servers have counted and the index was there."""
+    counted_s: float
+    """For how long the primary has counted writes."""
+    standbys: int
+    """Attached to the primary, configured here or not."""
+
+    @property
+    def all_scans(self) -> int:
+        """On all servers."""
+        return sum(self.scans.values())
+
+    @property
+    def known_days(self) -> float:
+        """For how long it is known."""
+        return self.known_s / DAY_S
+
+    @property
+    def writes_per_hour(self) -> float | None:
+        """On average since they are counted."""
+        return self.writes / self.counted_s * 3600 if self.counted_s > 0 else None
+
+    @property
+    def where(self) -> str:
+        """The servers that were asked, and those that were not."""
+        unasked = self.standbys - (len(self.scans) - 1)
+        more = f" ({unasked} attached standby{'s'[: unasked > 1]} not asked)" if unasked > 0 else ""
+        return f"{', '.join(self.scans)}{more}"
+
+
+async def read_index_use(look: Look) -> list[IndexUse]:
+    """Return every index that enforces nothing and serves no foreign key."""
+    by_server = await look.everywhere(load("index_use"))
+    rows = {server: {row["index_id"]: row for row in found} for server, found in by_server.items()}
+    own = rows["primary"]
+    since = await look.first_seen(f"{row['name']}#{number}" for number, row in own.items())
+    found: list[IndexUse] = []
+    for number, row in own.items():
+        same = {server: each[number] for server, each in rows.items() if number in each}
+        ages_s = [look.stats_age_s or 0.0, *(r["stats_age_s"] or 0.0 for s, r in same.items() if s != "primary")]
+        observed_s = (look.now - since[f"{row['name']}#{number}"]).total_seconds()
+        found.append(
+            IndexUse(
+                row["name"],
+                row["table_name"],
+                row["definition"],
+                row["is_partitioned"],
+                row["size_bytes"],
+                row["writes"],
+                {server: each["scans"] for server, each in same.items()},
+                # An index that a replica does not have yet is not known there.
+                min(observed_s, *ages_s) if len(same) == len(rows) else 0.0,
+                look.stats_age_s or 0.0,
+                row["standbys"],
+            )
+        )
+    return found
