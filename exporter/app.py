@@ -20,9 +20,9 @@ from database.queries import load
 from exporter.access import CHALLENGES, carries_token
 from exporter.database_routes import add_database_routes
 from exporter.exposition import OPENMETRICS, TEXT
-from exporter.health import report
 from exporter.history import answer
 from exporter.job_routes import add_job_routes
+from exporter.monitor_routes import add_monitor_routes
 from exporter.negotiate import is_not_modified, takes_gzip, wants_openmetrics
 from exporter.own import OwnMetrics
 from exporter.page import add_page_routes
@@ -58,6 +58,7 @@ def make_app(settings: ExporterSettings) -> FastAPI:
     app.state.page = add_page_routes(app, exporter)
     add_database_routes(app, exporter)
     add_job_routes(app, exporter)
+    add_monitor_routes(app, exporter)
     return app
 
 
@@ -126,11 +127,6 @@ def _add_probes(app: FastAPI, exporter: Exporter) -> None:
 
 
 def _add_json(app: FastAPI, exporter: Exporter) -> None:
-    @app.get("/metrics/health")
-    async def health() -> Response:
-        answer, status = await report(exporter)
-        return JSONResponse(answer, status)
-
     @app.get("/api/producers")
     async def producers() -> Response:
         settings = exporter.settings
@@ -160,4 +156,4 @@ def _add_json(app: FastAPI, exporter: Exporter) -> None:
         except AWAY as error:
             return JSONResponse({"error": f"the database does not answer: {type(error).__name__}"}, 503)
 
-    _ = health, producers, rollups
+    _ = producers, rollups

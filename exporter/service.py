@@ -11,6 +11,7 @@ from uuid import UUID
 from database.connect import AWAY, Pool, acquire, open_pool
 from database.queries import load
 from exporter.derived import read_derived
+from exporter.monitor import ProductionMonitor
 from exporter.refresh import Refresher
 from exporter.settings import ExporterSettings
 from exporter.snapshot import Snapshots, Unavailable, View
@@ -31,6 +32,7 @@ class Exporter:
         self._derived = read_derived(settings.streamgauge_derived_file)
         self.streams = Streams(settings, open_link(settings), self._unaccounted)
         self.refresher = Refresher(self._take, settings.streamgauge_scrape_deadline_s)
+        self.monitor = ProductionMonitor(settings, self.refresher)
         self._pool: Pool | None = None
         self._snapshots: Snapshots | None = None
 
@@ -48,8 +50,11 @@ class Exporter:
             self.settings, self._pool, self.streams.database_identity, self.streams.in_flight, self._derived
         )
 
+        await self.monitor.open()
+
     async def aclose(self) -> None:
         """Close everything, within a deadline."""
+        await self.monitor.aclose()
         await self.refresher.aclose()
         await self.streams.aclose()
         if self._pool is not None:

@@ -27,6 +27,13 @@ class ExporterSettings(PostgresSettings, RedisSettings):
     streamgauge_scrape_deadline_s: float = Field(default=9.0, gt=0, le=60)
     """A scrape that cannot be answered from a fresh snapshot by then is answered 503."""
     streamgauge_probe_deadline_s: float = Field(default=2.0, gt=0, le=30)
+    """How long the monitor waits for each thing that it asks; all are asked at the same time."""
+    streamgauge_postgres_replicas: SecretStr | None = None
+    """DSNs of replicas that the monitor looks at, separated by white space or commas."""
+    streamgauge_replica_lag_s: float = Field(default=15.0, gt=0, le=86_400)
+    """A replica whose heartbeat row is further behind the primary's is degraded."""
+    streamgauge_stream_behind_s: float = Field(default=30.0, gt=0, le=86_400)
+    """A stream whose oldest waiting entry is older is degraded."""
 
 
 def is_loopback(host: str) -> bool:
