@@ -7,6 +7,7 @@ never the service.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -24,9 +25,12 @@ from optimizers.settings import OptimizerSettings
 
 log = logging.getLogger(__name__)
 
-STOP_S: Final = 10.0
+STOP_S: Final = 5.0
 """How long a job that was told to stop may take for it."""
+RELEASE_S: Final = 3.0
 FINISH_TRIES: Final = 5
+SEALED_AFTER_S: Final = 1.0
+"""Producers seal several times a second: what happened before a slot is in the streams so long after it."""
 
 OUTSIDE: Final = (*AWAY, RedisError)
 
@@ -57,7 +61,8 @@ class Execution:
         except asyncio.CancelledError:
             await self._release(claim)
             raise
-        log.info("run_ended", extra={"job": job.name, "outcome": result.outcome, "detail": result.detail})
+        level = logging.WARNING if result.outcome in (Outcome.FAILED, Outcome.TIMED_OUT) else logging.INFO
+        log.log(level, "run_ended", extra={"job": job.name, "outcome": result.outcome, "detail": result.detail})
         await self._finish(claim, result)
 
     async def _result(self, job: Job, claim: Claim, lock: Connection) -> Result:
@@ -79,6 +84,8 @@ class Execution:
     async def _work(self, job: Job, claim: Claim) -> Result:
         missing: str | None = None
         if job.judges_data:
+            early_s = claim.scheduled_for.timestamp() + SEALED_AFTER_S - time.time()
+            await asyncio.sleep(min(max(early_s, 0.0), SEALED_AFTER_S))
             missing = await self.until_settled(self.settings.streamgauge_schedule_wait_s)
         result = await job.run(Run(self.job_pool, self.job_settings, claim.scheduled_for))
         if missing is None:
@@ -113,7 +120,8 @@ class Execution:
 
     async def _release(self, claim: Claim) -> None:
         try:
-            await jobs.release(self.pool, claim, self.consumer)
+            async with asyncio.timeout(RELEASE_S):
+                await jobs.release(self.pool, claim, self.consumer)
         except AWAY as error:
             log.warning("run_not_released", extra={"job": claim.job, "error": repr(error)})
 

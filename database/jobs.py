@@ -50,7 +50,7 @@ class NoAggregator(Exception):
 
 
 async def register(pool: Pool, jobs: Sequence[Planned]) -> None:
-    """Write down what is in our schedule; jobs that nobody has had for a day are forgotten."""
+    """Write down what is in our schedule; jobs that nobody has had for an hour are forgotten."""
     columns = [list(column) for column in zip(*jobs, strict=True)]
     async with acquire(pool) as connection:
         await connection.execute(load("register_jobs"), *columns)

@@ -1,2 +1,2 @@
--- Jobs that no aggregator has had in its schedule for a day.
-DELETE FROM jobs WHERE seen_at < clock_timestamp() - interval '1 day'
+-- Jobs that no aggregator has had in its schedule for an hour.
+DELETE FROM jobs WHERE seen_at < clock_timestamp() - interval '1 hour'
