@@ -3,7 +3,7 @@
 SELECT format('%I.%I', s.schemaname, s.sequencename) AS name,
        s.last_value::float8, s.max_value::float8,
        has_sequence_privilege(c.oid, 'SELECT, USAGE') AS is_readable,
-       format('%I.%I', tn.nspname, t.relname) AS table_name, quote_ident(a.attname) AS column_name,
+       CASE WHEN t.oid IS NOT NULL THEN format('%I.%I', tn.nspname, t.relname) END AS table_name, quote_ident(a.attname) AS column_name,
        format_type(a.atttypid, NULL) AS column_type,
        CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 END::float8 AS type_max
   FROM pg_sequences s

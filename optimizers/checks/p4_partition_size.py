@@ -55,8 +55,8 @@ class PartitionSize:
         return Finding(
             object=table.name,
             severity=Severity.WARN,
-            recommendation=f"{len(ill)} partitions of {table.name} hold more than {count(self.rows_warn)} rows; the "
-            f"largest, {largest.name}, {count(largest.live_rows)} ({size(largest.size_bytes)}). {self._advice(largest)}",
+            recommendation=f"{len(ill)} partitions of {table.name} hold more than {count(self.rows_warn)} rows; "
+            f"{largest.name}: {count(largest.live_rows)} ({size(largest.size_bytes)}). {self._advice(largest)}",
             evidence={
                 "partitions": [each.name for each in ill][:20],
                 "largest_rows": largest.live_rows,

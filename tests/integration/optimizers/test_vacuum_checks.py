@@ -18,6 +18,7 @@ from tests.integration.optimizers.ill import Ill
 
 TABLE = "CREATE TABLE t (a int, b int) WITH (autovacuum_enabled = off)"
 ROWS = "INSERT INTO t SELECT g, 0 FROM generate_series(1, {}) g"
+only_15 = pytest.mark.parametrize("ill_dsn", ["15"], indirect=True, ids=["postgres15"])
 OLD_ANALYZE_S = 0.0
 """As `fresh_s`: an ANALYZE of this very moment counts as old."""
 
@@ -212,11 +213,9 @@ async def test_v6_session_that_holds_nothing_is_silent(ill: Ill) -> None:
         assert not await ill.findings(XminHorizon(age_s_warn=0))
 
 
+@only_15
 async def test_v6_replication_slot_that_holds_the_catalogue_is_named(ill: Ill) -> None:
     """A slot has no age in seconds: transactions tell."""
-    await ill.until("SELECT current_setting('wal_level') IN ('replica', 'logical')")
-    if await ill.connection.fetchval("SELECT current_setting('wal_level')") != "logical":
-        pytest.skip("a slot holds the horizon with wal_level = logical only")
     await ill.sql("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')", "SELECT pg_current_xact_id()")
     try:
         found = await ill.findings(XminHorizon(age_xids_warn=0))
@@ -224,6 +223,19 @@ async def test_v6_replication_slot_that_holds_the_catalogue_is_named(ill: Ill) -
         assert not await ill.findings(XminHorizon())
     finally:
         await ill.sql("SELECT pg_drop_replication_slot('cdc')")
+
+
+@only_15
+async def test_v6_prepared_transaction_is_named(ill: Ill) -> None:
+    """It outlives its session and every restart."""
+    await ill.sql("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'it''s forgotten'")
+    try:
+        found = await ill.findings(XminHorizon(age_s_warn=0))
+        assert found["prepared transaction it's forgotten"].sql == "ROLLBACK PREPARED 'it''s forgotten'"
+        assert found["prepared transaction it's forgotten"].evidence["pid"] is None
+        assert not await ill.findings(XminHorizon())
+    finally:
+        await ill.sql("ROLLBACK PREPARED 'it''s forgotten'")
 
 
 async def test_v6_role_that_sees_little_says_so(ill: Ill) -> None:
@@ -237,8 +249,8 @@ async def test_v6_role_that_sees_little_says_so(ill: Ill) -> None:
         await ill.sql("DROP ROLE blind")
 
 
-async def test_b1_names_the_holder_instead_of_a_vacuum_that_cannot_help(ill: Ill) -> None:
-    """See test_bloat_checks for dead rows that VACUUM can remove."""
+async def test_v2_names_the_holder_instead_of_a_vacuum_that_cannot_help(ill: Ill) -> None:
+    """A VACUUM that could remove nothing is not proposed."""
     check = StaleVacuum(dead_rows_warn=900, dead_rows_critical=900, age_s_critical=-1, held_s=0)
     await ill.sql(TABLE, ROWS.format(1000))
     async with session(ill, "reports") as other:
