@@ -15,6 +15,7 @@ from optimizers.check import Look, Unsupported
 
 EXTENSION: Final = "pg_stat_statements"
 SHOWN_CHARACTERS: Final = 500
+_PLANNED: Final = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:SELECT|WITH|UPDATE|DELETE)\b", re.IGNORECASE | re.DOTALL)
 COUNTERS: Final = ("calls", "total_ms", "rows", "blocks_read", "temp_blocks")
 
 
@@ -31,6 +32,11 @@ class Statement(NamedTuple):
         """Its text on one line, cut."""
         text = re.sub(r"\s+", " ", self.query).strip()
         return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the planner has a choice: it reads rows."""
+        return _PLANNED.match(self.query) is not None
 
 
 class Spent(NamedTuple):

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import asyncpg
 
-from database.connect import Connection
+from database.connect import SCHEMA, Connection
 from database.queries import load
 from optimizers.check import Interval
 from optimizers.counters import Counters, Values
@@ -95,7 +95,7 @@ class TargetLook:
     @property
     def search_path(self) -> str:
         """Where names in the applications' statements resolve."""
-        return self.facts.search_path
+        return f"{SCHEMA}, public" if self.is_monitoring else self.facts.search_path
 
     @property
     def stats_age_s(self) -> float | None:

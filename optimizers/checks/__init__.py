@@ -14,6 +14,7 @@ from optimizers.checks.b3_index_bloat import IndexBloat
 from optimizers.checks.c1_cache_hits import CacheHits
 from optimizers.checks.g1_settings import Settings
 from optimizers.checks.i1_missing_index import MissingIndex
+from optimizers.checks.i2_proved_index import ProvedIndex
 from optimizers.checks.i3_foreign_key_index import ForeignKeyIndex
 from optimizers.checks.i4_unused_index import UnusedIndex
 from optimizers.checks.i5_duplicate_index import DuplicateIndex
@@ -52,6 +53,7 @@ CHECKS: Final[tuple[type[Check], ...]] = (
     SpillToDisk,
     # I: indexes
     MissingIndex,
+    ProvedIndex,
     ForeignKeyIndex,
     UnusedIndex,
     DuplicateIndex,
