@@ -53,7 +53,11 @@ async def run_schedule(
     crash: CrashPoint,
     stopping: asyncio.Event,
 ) -> None:
-    """Run the schedule of one aggregator, with pools of its own, until stopped."""
+    """Run the schedule of one aggregator, with pools of its own, until stopped.
+
+    Slots missed before the start are made up for at once; the first job's before the others', which may judge what it
+    has to do.
+    """
     # A run keeps one connection for its lock, whatever its job does with the other pool.
     pool = await open_pool(settings, application="streamgauge-schedule", size=len(planned) + 3)
     job_pool = await open_pool(settings, application="streamgauge-jobs", size=JOB_CONNECTIONS)
@@ -83,8 +87,11 @@ class Schedule:
         self._execution = execution
         self._ahead_s = ahead_s
         """How far the database clock is ahead of ours."""
-        self._due = set(self._jobs)
-        """Jobs whose slot nobody is known to have begun; at first all, for what was missed while we were away."""
+        self._due = {planned[0].name}
+        """Jobs whose slot nobody is known to have begun."""
+        self._first = planned[0].name
+        self._not_made_up = set(self._jobs)
+        """Jobs of which we have not yet looked for a slot missed while we were away."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._registered_at = float("-inf")
@@ -143,6 +150,9 @@ class Schedule:
 
     async def _begin_all(self) -> None:
         """Begin what is due, what was asked for and what a crash left, except where a run of the job is under way."""
+        if self._not_made_up and self._first not in self._due:
+            self._due |= self._not_made_up
+            self._not_made_up.clear()
         stale_s = self._settings.streamgauge_schedule_stale_s
         left = await jobs.open_runs(self._execution.pool, list(self._jobs), stale_s)
         for name in sorted({*left, *self._due} - self._running.keys()):
