@@ -8,7 +8,7 @@ from typing import Final
 
 from optimizers.check import Severity
 
-MB: Final = 1024 * 1024
+MB: Final = 1024.0 * 1024
 GB: Final = 1024 * MB
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")

@@ -1,7 +1,7 @@
 """B1: tables in which much is dead: VACUUM would make room, unless somebody holds back the horizon.
 
-In: pg_stat_user_tables, sizes, holders of the xmin horizon. Out: one finding a table; partitions under their root.
-Promise: what VACUUM cannot remove now is not proposed to be vacuumed: the holder is named instead.
+Reads pg_stat_user_tables, sizes and the holders of the xmin horizon. Automatic: plain VACUUM. What VACUUM cannot remove
+now is not proposed to be vacuumed: the holder is named instead. Partitions are reported as their table.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ class DeadTuples:
     """Dead rows, by share and by size."""
 
     id: ClassVar[str] = "B1"
-    title: ClassVar[str] = "Dead rows"
+    title: ClassVar[str] = "dead rows"
     timeout_s: ClassVar[float] = 10.0
 
-    min_dead_rows: float = 10_000
+    min_dead_rows: float = 10_000.0
     dead_share_warn: float = 0.2
     dead_share_critical: float = 0.4
     big_bytes: float = GB
@@ -32,7 +32,7 @@ class DeadTuples:
     huge_share_critical: float = 0.2
     held_xids: int = 1_000_000
     """A horizon older than this, or held longer than `held_s`, keeps VACUUM from removing."""
-    held_s: float = 900
+    held_s: float = 900.0
 
     async def look(self, look: Look) -> Answer:
         """Look at every table that has enough dead rows."""

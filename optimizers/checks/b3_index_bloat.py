@@ -21,7 +21,7 @@ class IndexBloat:
     title: ClassVar[str] = "index bloat"
     timeout_s: ClassVar[float] = 30.0
 
-    min_pages: float = 100
+    min_pages: float = 100.0
     bloat_share_warn: float = 0.5
     bloat_share_critical: float = 0.7
     wasted_bytes_warn: float = 100 * MB

@@ -23,9 +23,9 @@ class CacheHits:
     hit_share_info: float = 0.99
     hit_share_warn: float = 0.95
     hit_share_critical: float = 0.9
-    min_reads_per_s: float = 100
+    min_reads_per_s: float = 100.0
     min_read_ms: float = 1.0
-    min_blocks: float = 10_000
+    min_blocks: float = 10_000.0
     """Asked for in the interval; fewer say nothing."""
 
     async def look(self, look: Look) -> Answer:

@@ -38,7 +38,7 @@ class Settings:
     maintenance_share_warn: float = 0.125
     """Of memory, for all autovacuum workers together."""
     maintenance_share_critical: float = 0.25
-    memory_bytes: float = 0
+    memory_bytes: float = 0.0
     """Of the database's host; 0: what its control group allows, where the server runs on this machine."""
 
     async def look(self, look: Look) -> Answer:

@@ -23,9 +23,9 @@ class IdleInTransaction:
     title: ClassVar[str] = "idle in transaction"
     timeout_s: ClassVar[float] = 5.0
 
-    idle_s_warn: float = 60
-    idle_s_critical: float = 300
-    sessions_warn: float = 100
+    idle_s_warn: float = 60.0
+    idle_s_critical: float = 300.0
+    sessions_warn: float = 100.0
     """So many at once, however short each is."""
     timeout_s_proposed: int = 60
 

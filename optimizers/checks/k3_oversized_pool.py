@@ -23,7 +23,7 @@ class OversizedPool:
     timeout_s: ClassVar[float] = 5.0
 
     busy_share_warn: float = 0.2
-    min_sessions: float = 10
+    min_sessions: float = 10.0
 
     async def look(self, look: Look) -> Answer:
         """Compare with about an hour ago."""

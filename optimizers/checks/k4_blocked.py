@@ -32,7 +32,7 @@ class Blocked:
     title: ClassVar[str] = "blocked sessions"
     timeout_s: ClassVar[float] = 5.0
 
-    waited_s_warn: float = 60
+    waited_s_warn: float = 60.0
     sessions_warn: int = 5
 
     async def look(self, look: Look) -> Answer:

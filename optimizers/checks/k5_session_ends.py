@@ -21,7 +21,7 @@ class SessionEnds:
 
     bad_share_warn: float = 0.01
     bad_share_critical: float = 0.05
-    min_bad_ends: float = 10
+    min_bad_ends: float = 10.0
 
     async def look(self, look: Look) -> Answer:
         """Compare with about an hour ago."""

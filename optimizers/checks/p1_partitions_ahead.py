@@ -28,7 +28,7 @@ class PartitionsAhead:
     ahead_warn: int = 4
     """Fewer are a warning; in the monitoring database: fewer than half of what the upkeep makes."""
     ahead_critical: int = 2
-    dormant_widths: float = 30
+    dormant_widths: float = 30.0
     """A table that ended so many partitions ago takes no more rows."""
 
     async def look(self, look: Look) -> Answer:

@@ -28,7 +28,7 @@ class Retention:
 
     retention: str = ""
     """Tables of other databases and how long they are kept: `public.events=90d sales.orders=2y`."""
-    slack_s: float = 7200
+    slack_s: float = 7200.0
     """So much later than due is no finding: the upkeep waits while parts are behind."""
     most_partitions: int = 5
     """Detached by one statement."""

@@ -26,10 +26,10 @@ class PartitionSize:
     title: ClassVar[str] = "partition size and pruning"
     timeout_s: ClassVar[float] = 15.0
 
-    rows_warn: float = 25_000_000
-    calls_warn: float = 100
+    rows_warn: float = 25_000_000.0
+    calls_warn: float = 100.0
     """Statements an hour without the key."""
-    calls_critical: float = 1000
+    calls_critical: float = 1000.0
 
     async def look(self, look: Look) -> Answer:
         """Look at every table partitioned by time."""

@@ -23,8 +23,8 @@ class ReplicaLag:
     title: ClassVar[str] = "replica lag"
     timeout_s: ClassVar[float] = 5.0
 
-    lag_s_warn: float = 10
-    lag_s_critical: float = 60
+    lag_s_warn: float = 10.0
+    lag_s_critical: float = 60.0
     behind_bytes_warn: float = 100 * MB
     behind_bytes_critical: float = GB
 

@@ -28,7 +28,7 @@ class Slots:
 
     kept_bytes_warn: float = GB
     kept_bytes_critical: float = 5 * GB
-    inactive_s_warn: float = 300
+    inactive_s_warn: float = 300.0
 
     async def look(self, look: Look) -> Answer:
         """Look at every slot."""

@@ -21,14 +21,14 @@ class StaleStatistics:
     title: ClassVar[str] = "stale planner statistics"
     timeout_s: ClassVar[float] = 10.0
 
-    changed_rows_warn: float = 100_000
-    changed_rows_critical: float = 500_000
+    changed_rows_warn: float = 100_000.0
+    changed_rows_critical: float = 500_000.0
     changed_share_warn: float = 0.1
-    min_changed_rows: float = 1000
+    min_changed_rows: float = 1000.0
     """Below it a table is too small for its statistics to matter."""
     min_changed_share: float = 0.01
     """Below it the numbers the planner has are still right, however large the table."""
-    fresh_s: float = 3600
+    fresh_s: float = 3600.0
 
     async def look(self, look: Look) -> Answer:
         """Look at every table that enough has changed in."""

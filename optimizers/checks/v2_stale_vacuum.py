@@ -24,13 +24,13 @@ class StaleVacuum:
     title: ClassVar[str] = "VACUUM overdue"
     timeout_s: ClassVar[float] = 10.0
 
-    dead_rows_warn: float = 100_000
-    age_s_warn: float = 3 * 86_400
-    dead_rows_critical: float = 50_000
-    age_s_critical: float = 7 * 86_400
+    dead_rows_warn: float = 100_000.0
+    age_s_warn: float = 3 * 86_400.0
+    dead_rows_critical: float = 50_000.0
+    age_s_critical: float = 7 * 86_400.0
     held_xids: int = 1_000_000
     """A horizon older than this, or held longer than `held_s`, keeps VACUUM from removing."""
-    held_s: float = 900
+    held_s: float = 900.0
 
     async def look(self, look: Look) -> Answer:
         """Look at every table with enough dead rows."""

@@ -23,9 +23,9 @@ class NeverFrozen:
     title: ClassVar[str] = "inserted rows never frozen"
     timeout_s: ClassVar[float] = 10.0
 
-    min_inserted_rows: float = 1000
+    min_inserted_rows: float = 1000.0
     """Fewer are not worth a VACUUM; autovacuum's own insert threshold and scale factor are asked as well."""
-    age_s_warn: float = 2 * 86_400
+    age_s_warn: float = 2 * 86_400.0
 
     async def look(self, look: Look) -> Answer:
         """Look at every table that enough was inserted into."""

@@ -21,9 +21,9 @@ class DefaultAutovacuum:
     title: ClassVar[str] = "big table on default autovacuum"
     timeout_s: ClassVar[float] = 10.0
 
-    rows_warn: float = 1_000_000
-    rows_critical: float = 10_000_000
-    min_changed_rows: float = 10_000
+    rows_warn: float = 1_000_000.0
+    rows_critical: float = 10_000_000.0
+    min_changed_rows: float = 10_000.0
     """Updated and deleted since statistics began."""
     small_scale_factor: float = 0.05
     """A general scale factor up to this is no cause for settings of a table's own."""

@@ -24,11 +24,11 @@ class Wraparound:
     title: ClassVar[str] = "transaction id wrap-around"
     timeout_s: ClassVar[float] = 10.0
 
-    table_age_warn: float = 400_000_000
-    table_age_critical: float = 1_000_000_000
-    database_age_warn: float = 500_000_000
-    database_age_critical: float = 1_000_000_000
-    database_age_emergency: float = 1_500_000_000
+    table_age_warn: float = 400_000_000.0
+    table_age_critical: float = 1_000_000_000.0
+    database_age_warn: float = 500_000_000.0
+    database_age_critical: float = 1_000_000_000.0
+    database_age_emergency: float = 1_500_000_000.0
 
     async def look(self, look: Look) -> Answer:
         """Look at all databases of the server and at the tables of this one."""

@@ -22,9 +22,9 @@ class XminHorizon:
     title: ClassVar[str] = "xmin horizon held back"
     timeout_s: ClassVar[float] = 5.0
 
-    age_xids_warn: float = 1_000_000
-    age_s_warn: float = 900
-    age_s_critical: float = 3600
+    age_xids_warn: float = 1_000_000.0
+    age_s_warn: float = 900.0
+    age_s_critical: float = 3600.0
 
     async def look(self, look: Look) -> Answer:
         """Look at all holders; of one name the oldest is reported."""

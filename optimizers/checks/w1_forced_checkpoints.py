@@ -23,7 +23,7 @@ class ForcedCheckpoints:
     title: ClassVar[str] = "forced checkpoints"
     timeout_s: ClassVar[float] = 5.0
 
-    min_requested: float = 3
+    min_requested: float = 3.0
 
     async def look(self, look: Look) -> Answer:
         """Compare with about an hour ago."""
