@@ -11,7 +11,7 @@ import hmac
 from typing import Final
 
 CHALLENGES: Final = ("Bearer", 'Basic realm="streamgauge", charset="UTF-8"')
-"""Values of WWW-Authenticate: a browser asks for a password because of the second."""
+"""One WWW-Authenticate each (browsers do not take a list apart): the second makes them ask for a password."""
 READING: Final = frozenset({"GET", "HEAD"})
 
 

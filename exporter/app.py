@@ -68,7 +68,10 @@ def _require_token(app: FastAPI, token: str) -> None:
         given = request.headers.get("authorization", "")
         if request.url.path in OPEN_PATHS or carries_token(token, request.method, given):
             return await call_next(request)
-        return PlainTextResponse("a token is needed\n", 401, {"WWW-Authenticate": ", ".join(CHALLENGES)})
+        refused = PlainTextResponse("a token is needed\n", 401)
+        for challenge in CHALLENGES:
+            refused.headers.append("WWW-Authenticate", challenge)
+        return refused
 
     _ = check
 

@@ -40,7 +40,7 @@ FLAGS = (
 class Browser:
     """One tab."""
 
-    def __init__(self, profile: Path, scripts: bool = True) -> None:
+    def __init__(self, profile: Path) -> None:
         assert BINARY, "chromium is not installed"
         command = [BINARY, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         quiet = subprocess.DEVNULL
@@ -50,6 +50,7 @@ class Browser:
         )
         self._numbers = itertools.count(1)
         self._socket: ClientConnection | None = None
+        self._open_things = contextlib.ExitStack()
         self.complaints: list[str] = []
         self.requests: list[str] = []
         try:
@@ -57,8 +58,6 @@ class Browser:
         except BaseException:
             self.close()
             raise
-        if not scripts:
-            self.call("Emulation.setScriptExecutionDisabled", value=True)
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +73,8 @@ class Browser:
             assert time.monotonic() < deadline, "chromium did not start"
             time.sleep(0.05)
         port, path = said.read_text().split("\n")[:2]
-        self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=REPLY_S)
+        address = f"ws://127.0.0.1:{port}{path}"
+        self._socket = self._open_things.enter_context(connect(address, max_size=None, open_timeout=REPLY_S))
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         self._session = session
@@ -117,13 +117,14 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def visit(self, url: str) -> None:
-        """Open a page and wait until it is loaded."""
+    def visit(self, url: str, typed: str = "") -> None:
+        """Open a page, by another spelling of its address if one is given, and wait until it is loaded."""
+        self.call("Page.navigate", url="about:blank")
+        self.wait(lambda: self._ready("about:blank"), "the page before is left")  # with what it still complains of
         self.complaints.clear()
         self.requests.clear()
-        loader = self.call("Page.navigate", url=url)
+        loader = self.call("Page.navigate", url=typed or url)
         assert "errorText" not in loader, loader
-        # Not evaluated: scripts may be off.
         self.wait(lambda: self._ready(url), f"{url} is loaded")
 
     def _ready(self, url: str) -> bool:
@@ -134,9 +135,12 @@ class Browser:
         """Return the first true value of `holds`."""
         deadline = time.monotonic() + within_s
         while not (value := holds()):
-            assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}; {self.complaints}"
+            assert time.monotonic() < deadline, self._failure(what, within_s)
             time.sleep(0.05)
         return value
+
+    def _failure(self, what: str, within_s: float) -> str:
+        return f"not within {within_s:g} s: {what}\n{self.complaints}\n{self.text('body')}"
 
     def text(self, selector: str) -> str:
         """Return the text of the first element that matches, as it is shown."""
@@ -164,8 +168,7 @@ class Browser:
 
     def close(self) -> None:
         """End the browser and all of its processes."""
-        if self._socket is not None:
-            self._socket.close()
+        self._open_things.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)

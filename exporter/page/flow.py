@@ -58,26 +58,26 @@ def throughput(rows: Sequence[Row], now_s: float) -> Throughput:
 
 
 class Behind:
-    """How far behind the pipeline was at the times it was looked at; None where that was not known."""
+    """How long the oldest entry waited, and events in flight, whenever that was looked at; None: not known."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[float, float | None, int | None]] = deque(maxlen=HISTORY_S)
 
-    def note(self, at_s: float, freshness_s: float | None, in_flight: int | None) -> None:
+    def note(self, at_s: float, waits_s: float | None, in_flight: int | None) -> None:
         """Keep one look; looks of before HISTORY_S are let go."""
         if self._kept and at_s - self._kept[-1][0] > HOLE_S:
             self._kept.append(((at_s + self._kept[-1][0]) / 2, None, None))  # nobody looked: a hole, not a line
-        self._kept.append((at_s, freshness_s, in_flight))
+        self._kept.append((at_s, waits_s, in_flight))
         while self._kept[0][0] < at_s - HISTORY_S:
             self._kept.popleft()
 
     def columns(self) -> dict[str, list[Any]]:
         """Return what was kept, oldest first."""
-        at_s, freshness_s, in_flight = zip(*self._kept, strict=True) if self._kept else ((), (), ())
-        return {"at_s": list(at_s), "freshness_s": list(freshness_s), "in_flight": list(in_flight)}
+        at_s, waits_s, in_flight = zip(*self._kept, strict=True) if self._kept else ((), (), ())
+        return {"at_s": list(at_s), "waits_s": list(waits_s), "in_flight": list(in_flight)}
 
 
-def freshness(view: View, now_s: float) -> float | None:
+def since_commit(view: View, now_s: float) -> float | None:
     """Return how long ago the newest commit was; None when there was none."""
     last_s = view.pipeline.last_commit_s
     return None if last_s is None else max(0.0, now_s - last_s)
@@ -204,10 +204,9 @@ class Stage(NamedTuple):
 
 
 def stages(
-    view: View | None, health: Mapping[str, Any], rates: Throughput | None, facts: Mapping[str, Any]
+    view: View | None, level: Mapping[str, str], rates: Throughput | None, facts: Mapping[str, list[str]]
 ) -> list[Stage]:
-    """Return producers, stream, aggregators, database and exporter; `facts` has ages and words made elsewhere."""
-    level = {name: str(one.get("status", "unknown")) for name, one in health["components"].items()}
+    """Return the five; `level` is by kind of component, `facts` has words made elsewhere."""
     if view is None:
         return [Stage(name, None, "", level.get(key, "unknown"), []) for name, key in _STAGES]
     states = [service.states for service in view.services]
@@ -219,10 +218,10 @@ def stages(
             "producers",
             live,
             "live",
-            "ok" if live else "unknown",
+            level.get("producers", "unknown") if live else "unknown",
             [f"{plural(unclean, 'unclean end')}" if unclean else "", f"{count(ended)} ended well"],
         ),
-        Stage("stream", in_flight(view), "events in flight", level.get("redis", "unknown"), facts["stream"]),
+        Stage("stream", in_flight(view), "events in flight", flows(level), facts["stream"]),
         Stage(
             "aggregators",
             view.pipeline.aggregators,
@@ -231,8 +230,14 @@ def stages(
             ["" if batches is None else f"{batches:,.1f} batches/s", *facts["aggregators"]],
         ),
         Stage("database", committed, "events committed", level.get("database", "unknown"), facts["database"]),
-        Stage("exporter", view.shown, "series shown", "ok", facts["exporter"]),
+        Stage("exporter", view.shown, "series shown", level.get("snapshot", "unknown"), facts["exporter"]),
     ]
+
+
+def flows(level: Mapping[str, str]) -> str:
+    """Return the level of the stream: of the server while it is ill, else of the entries in it."""
+    redis = level.get("redis", "unknown")
+    return redis if redis != "ok" else level.get("streams", "unknown")
 
 
 _STAGES: Final = (
@@ -240,5 +245,5 @@ _STAGES: Final = (
     ("stream", "redis"),
     ("aggregators", "aggregators"),
     ("database", "database"),
-    ("exporter", "exporter"),
+    ("exporter", "snapshot"),
 )

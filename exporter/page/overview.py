@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, TypeVar
 
 from contract.metric import Kind
@@ -16,9 +16,9 @@ from database.connect import AWAY, acquire
 from database.jobs import list_jobs
 from database.optimization_status import read_status
 from database.queries import load
-from exporter.health import report
+from exporter.monitor import Report
 from exporter.page import flow
-from exporter.page.state import Reason, State, judge
+from exporter.page.state import Reason, facts, judge, lag, latency_s, levels, waits_s
 from exporter.page.words import ago, count, duration, plural, size
 from exporter.service import Exporter
 from exporter.snapshot import Unavailable
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Context = dict[str, Any]
 T = TypeVar("T")
 
-SLOW_EVERY_S: Final = 10.0
+SLOW_EVERY_S: Final = 5.0
 """How often the parts are read that only jobs change."""
 PRODUCERS: Final = 200
 FINDINGS: Final = 100
@@ -44,18 +44,17 @@ class Overview:
         self._slow: Context = {}
         self._slow_at = float("-inf")
         self._behind = flow.Behind()
-        self._since: tuple[str, float] | None = None
 
     async def read(self) -> Context:
         """Return the context of the whole page."""
-        (health, _), fast, _ = await asyncio.gather(report(self._exporter), self._fast(), self._refresh_slow())
+        monitor = self._exporter.monitor
+        report, fast, _ = await asyncio.gather(monitor.look(), self._fast(), self._refresh_slow())
         view = self._exporter.refresher.newest
         rates = fast["rates"]
-        context: Context = {**fast, **self._slow, "health": health, "now_s": time.time(), "view": view}
+        context: Context = {**fast, **self._slow, "report": report, "now_s": time.time(), "view": view}
         context["accounts"] = [] if view is None else flow.accounts(view)
-        context["stages"] = flow.stages(view, health, rates, self._facts(health, context))
-        context["state"] = state = judge(health, notices(context))
-        context["since_s"] = self._since_when(state)
+        context["stages"] = flow.stages(view, levels(report), rates, self._notes(report, context))
+        context["state"] = judge(report, notices(context))
         context["age_s"] = self._exporter.refresher.age_s()
         context["behind"] = self._look(context)
         return context
@@ -65,16 +64,10 @@ class Overview:
         is_current = context["age_s"] is not None and context["age_s"] < flow.HOLE_S
         self._behind.note(
             now_s,
-            flow.freshness(view, now_s) if view is not None else None,
+            waits_s(context["report"]),
             flow.in_flight(view) if view is not None and is_current else None,
         )
         return self._behind.columns()
-
-    def _since_when(self, state: State) -> float:
-        """Return since when the level is what it is, as far as this exporter looked."""
-        if self._since is None or self._since[0] != state.level:
-            self._since = (state.level, time.time())
-        return self._since[1]
 
     async def _fast(self) -> Context:
         rates, producers = await asyncio.gather(_read(self._throughput()), _read(self._producers()))
@@ -109,34 +102,36 @@ class Overview:
         async with acquire(self._exporter.pool) as connection:
             return [dict(row) for row in await connection.fetch(load("page_histograms"), Kind.HISTOGRAM)]
 
-    def _facts(self, health: Mapping[str, Any], context: Context) -> dict[str, list[str]]:
-        parts = health["components"]
-        members: Sequence[Mapping[str, Any]] = parts.get("aggregators", {}).get("members", [])
+    def _notes(self, report: Report, context: Context) -> dict[str, list[str]]:
         stored: dict[str, int] = {}
-        for member in members:
-            stored |= member.get("stream_bytes") or {}
+        for told in facts(report, "aggregators"):
+            for member in told.get("members", ()):
+                stored |= member.get("stream_bytes") or {}
         view, refresher = context["view"], self._exporter.refresher
         duplicates = 0 if view is None else sum(service.duplicates for service in view.services)
-        fresh_s = None if view is None else flow.freshness(view, context["now_s"])
+        committed_s = None if view is None else flow.since_commit(view, context["now_s"])
+        behind = lag(report)
         return {
-            "stream": [f"{size(sum(stored.values()))} held for replay" if stored else "", _took(parts, "redis")],
+            "stream": [
+                "lag unknown" if behind is None else f"lag {plural(behind, 'entry', 'entries')}",
+                f"{size(sum(stored.values()))} held for replay" if stored else "",
+                _took(report, "redis"),
+            ],
             "aggregators": [f"{plural(duplicates, 'duplicate')} changed nothing" if duplicates else ""],
             "database": [
-                "" if fresh_s is None else f"newest commit {ago(fresh_s)}",
-                _took(parts, "database"),
+                "" if committed_s is None else f"newest commit {ago(committed_s)}",
+                _took(report, "database"),
             ],
             "exporter": [
                 f"snapshot {ago(refresher.age_s())}",
-                *(f"{kind} refresh took {duration(seconds)}" for kind, seconds in list(refresher.took_s.items())[-1:]),
+                *(f"{kind} refresh in {duration(seconds)}" for kind, seconds in list(refresher.took_s.items())[-1:]),
             ],
         }
 
 
-def _took(components: Mapping[str, Any], name: str) -> str:
-    one: Mapping[str, Any] = components.get(name, {})
-    if one.get("status") == "down" or one.get("latency_ms") is None:
-        return ""
-    return f"answers in {duration(one['latency_ms'] / 1000)}"
+def _took(report: Report, kind: str) -> str:
+    seconds = latency_s(report, kind)
+    return "" if seconds is None else f"answers in {duration(seconds)}"
 
 
 def notices(context: Context) -> list[Reason]:
@@ -145,20 +140,17 @@ def notices(context: Context) -> list[Reason]:
     bad = [one for one in context["accounts"] if one.level != "ok"]
     if bad:
         text = "; ".join(f"{one.service}: {one.verdict}" for one in bad)
-        found.append(Reason("degraded", "completeness", f"{text}, since the beginning of each", "", "completeness"))
+        found.append(Reason("degraded", "completeness", f"{text}, since the beginning of each", section="completeness"))
     optimizer: Context = context["optimizer"] or {"findings": []}
     listed: list[Context] = optimizer["findings"]
     opened = [f for f in listed if f["state"] == "open" and f["severity"] != "info"]
     if opened:
         text = f"{plural(len(opened), 'finding')} open, the first about {opened[0]['object']}"
-        found.append(Reason("degraded", "database", text, "", "findings"))
-    late = [job["job"] for job in context["jobs"] or () if job["is_overdue"]]
-    if late:
-        found.append(Reason("degraded", "schedule", f"overdue: {', '.join(late)}", "", "schedule"))
+        found.append(Reason("degraded", "database", text, section="findings"))
     view = context["view"]
     if view is not None and not any(service.states.get("live") for service in view.services):
         text = "no producer is live" if view.services else "no producer was ever heard of"
-        found.append(Reason("unknown", "producers", f"{text}: nothing is measured now", "", "completeness"))
+        found.append(Reason("unknown", "producers", f"{text}: nothing is measured now", section="completeness"))
     return found
 
 
@@ -180,6 +172,6 @@ def summary(context: Context) -> str:
     live = sum(service.states.get("live", 0) for service in view.services)
     rate = "" if rates is None or rates.events_now is None else f"{rates.events_now:,.0f} events/s from "
     lost = sum(service.lost for service in view.services)
-    fresh_s = flow.freshness(view, context["now_s"])
+    fresh_s = flow.since_commit(view, context["now_s"])
     behind = "" if fresh_s is None else f", newest commit {ago(fresh_s)}"
     return f"{rate}{plural(live, 'live producer')}{behind}, {count(lost) if lost else 'nothing'} lost."

@@ -2,6 +2,8 @@
 // The server escapes and words everything; nothing is formatted here but what a chart's axes and cursor show.
 "use strict";
 (() => {
+// Not relative to the document: its address may hold a password, with which nothing may be fetched.
+const here = path => new URL(path, location.origin + location.pathname);
 const byId = id => document.getElementById(id);
 const QUIET_MS = 25000;   // the server says something every 10 s; longer silence is a lost connection
 const PAUSE_MS = 3000;
@@ -92,7 +94,7 @@ function close() {
 function open() {
   close();
   if (isPaused) return;
-  source = new EventSource("api/live");
+  source = new EventSource(here("api/live"));
   source.addEventListener("parts", event => take(JSON.parse(event.data)));
   source.addEventListener("still", () => heard());
   source.onerror = lost;
@@ -133,15 +135,16 @@ async function copy(button) {
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const three = v => v >= 100 ? v.toFixed(0) : v >= 10 ? v.toFixed(1).replace(/\.0$/, "") : +v.toPrecision(2) + "";
 const short = v => v == null ? "–" : v >= 1e9 ? three(v / 1e9) + " G" : v >= 1e6 ? three(v / 1e6) + " M" : v >= 1e4 ? three(v / 1e3) + " k" : three(v);
-const seconds = v => v == null ? "–" : v >= 3600 ? three(v / 3600) + " h" : v >= 60 ? three(v / 60) + " min" : v >= 1 ? three(v) + " s" : v >= 1e-3 ? three(v * 1e3) + " ms" : v >= 1e-6 ? three(v * 1e6) + " µs" : three(v * 1e9) + " ns";
+const seconds = v => v == null ? "–" : v === 0 ? "0 s" : v >= 3600 ? three(v / 3600) + " h" : v >= 60 ? three(v / 60) + " min" : v >= 1 ? three(v) + " s" : v >= 1e-3 ? three(v * 1e3) + " ms" : v >= 1e-6 ? three(v * 1e6) + " µs" : three(v * 1e9) + " ns";
 const bytes = v => v == null ? "–" : v >= 2 ** 30 ? three(v / 2 ** 30) + " GiB" : v >= 2 ** 20 ? three(v / 2 ** 20) + " MiB" : v >= 1024 ? three(v / 1024) + " KiB" : three(v) + " B";
 const wording = unit => unit === "seconds" ? seconds : unit === "bytes" ? bytes : short;
 const utc = ts => uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC");
+const DASHES = [[], [6, 3], [2, 3]];   // lines are told apart by these as well as by colour
 const clock = ts => ts == null ? "–" : new Date(ts * 1e3).toISOString().slice(11, 19);
 
 function axes(words) {
   const common = () => ({ stroke: colour("--soft"), grid: { stroke: colour("--hair"), width: 1 }, ticks: { stroke: colour("--hair"), size: 4 }, font: "12px system-ui, sans-serif" });
-  return [{ ...common(), space: 64, values: [
+  return [{ ...common(), space: 64, size: 32, values: [
     [86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1],
     [3600, "{HH}:{mm}", "\n{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
     [60, "{HH}:{mm}", null, null, null, null, null, null, 1],
@@ -161,7 +164,8 @@ function draw(place, key, options, data) {
   box.replaceChildren();
   const hooks = { ...options.hooks, setCursor: [newestValues], setData: [newestValues] };
   const cursor = { y: false, points: { size: 7 } };
-  const plot = new uPlot({ width: box.clientWidth, tzDate: utc, cursor, ...options, hooks }, data, box);
+  const markers = { width: 3, dash: (u, i) => ["solid", "dashed", "dotted"][DASHES.indexOf(u.series[i].dash)] || "solid", fill: () => "transparent" };
+  const plot = new uPlot({ width: box.clientWidth, tzDate: utc, cursor, legend: { markers }, ...options, hooks }, data, box);
   drawn[place] = { plot, key };
   newestValues(plot);
 }
@@ -181,7 +185,7 @@ function drawThroughput(rates) {
   if (!rates || !rates.start_s.length) { clear("throughput-chart", "insufficient data: nothing was committed lately"); return; }
   const line = colour("--water");
   draw("throughput-chart", colour("--ink"), {
-    height: 190,
+    height: 165,
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: axes(short),
     series: [{ label: "UTC", value: (_, v) => clock(v) },
@@ -192,13 +196,13 @@ function drawThroughput(rates) {
 function drawBehind(behind) {
   if (behind.at_s.length < 2) { clear("behind-chart", "insufficient data: the first look was just now"); return; }
   draw("behind-chart", colour("--ink"), {
-    height: 150,
+    height: 140,
     scales: { y: { range: (_, low, high) => [0, Math.max(2, high * 1.1)] }, flying: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
     axes: axes(seconds),
     series: [{ label: "UTC", value: (_, v) => clock(v) },
-      { label: "behind", stroke: colour("--p50"), width: 1.75, points: { show: false }, value: (_, v) => v == null ? "unknown" : seconds(v) },
-      { label: "in flight", scale: "flying", stroke: colour("--p90"), dash: [6, 3], width: 1.25, points: { show: false }, value: (_, v) => v == null ? "unknown" : short(v) }],
-  }, [behind.at_s, behind.freshness_s, behind.in_flight]);
+      { label: "waits", stroke: colour("--p50"), width: 1.75, points: { show: false }, value: (_, v) => v == null ? "unknown" : seconds(v) },
+      { label: "in flight", scale: "flying", stroke: colour("--p90"), dash: DASHES[1], width: 1.25, points: { show: false }, value: (_, v) => v == null ? "unknown" : short(v) }],
+  }, [behind.at_s, behind.waits_s, behind.in_flight]);
 }
 
 function clear(place, why) {
@@ -220,11 +224,11 @@ function drawHeat(heat) {
   const box = byId("heat-chart");
   box.hidden = !heat || !heat.limits.length;
   if (box.hidden) { clear("heat-chart"); return; }
-  const words = wording(heat.unit), dash = { p50: [], p90: [6, 3], p99: [2, 3] };
+  const words = wording(heat.unit), dash = { p50: DASHES[0], p90: DASHES[1], p99: DASHES[2] };
   const names = Object.keys(heat.lines), low = heat.limits[0], high = heat.limits[heat.limits.length - 1];
   const middle = heat.start_s.map(s => s + heat.step_s / 2);
   draw("heat-chart", [colour("--ink"), heat.series_key, heat.step_s, low, high].join(), {
-    height: 330,
+    height: 370,
     scales: { x: { range: () => [lastHeat.from_s, lastHeat.to_s] }, y: { distr: 3, range: () => [low, high] } },
     axes: axes(words),
     hooks: { drawClear: [plot => paintCells(plot, lastHeat)] },
@@ -256,7 +260,7 @@ async function askHeat() {
   const series = byId("pick-series").value, range = byId("pick-range").value;
   if (series) {
     try {
-      const answer = await fetch(`api/heat?${new URLSearchParams({ series, range })}`, { cache: "no-store" });
+      const answer = await fetch(here(`api/heat?${new URLSearchParams({ series, range })}`), { cache: "no-store" });
       const heat = await answer.json();
       if (answer.ok) {
         put(byId("heat-text"), heat.html);
