@@ -365,9 +365,12 @@ def mount_template(router: Any, prefix: str) -> str:
 def instrument(app: App, exclude: Collection[str] = ()) -> App:
     """Measure every request and WebSocket session of a FastAPI or Starlette app; returns the app.
 
+    What was emitted is sent when the app shuts down: servers such as uvicorn end by a signal, without `atexit`.
     Add it last, so that it is the outermost middleware. Any other ASGI app: `InstrumentMiddleware(app)`.
     """
-    cast(Any, app).add_middleware(InstrumentMiddleware, exclude=exclude)
+    known = cast(Any, app)
+    known.add_middleware(InstrumentMiddleware, exclude=exclude)
+    known.router.lifespan_context = lifespan(known.router.lifespan_context)
     return app
 
 

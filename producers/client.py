@@ -19,7 +19,7 @@ from producers.clock import Clock
 from producers.drainer import Drainer
 from producers.metrics import Registry
 from producers.seal import Sealer
-from producers.sender import Outbox, Sender, open_link
+from producers.sender import Outbox, Sender, load_client
 from producers.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ class Client(Registry):
         with self._lock:
             wanted = settings or self._settings or Settings.read()
             if not wanted.disabled:
-                # No I/O: only says now, to the caller, what would end the sender's thread later.
-                open_link(wanted).close()
+                # Says now, to the caller, what would end the sender's thread later.
+                load_client(wanted)
             self._settings = wanted
             if self._closed and self._life is not None:
                 self._life.ended.set()
@@ -129,6 +129,9 @@ class Client(Registry):
 
     def _flush(self, life: Life) -> None:
         with life.lock:
+            if not life.clock.is_measured():
+                life.drainer.hold(self.children)
+                return
             for sealed in life.drainer.tick(self.children, life.outbox.slots()):
                 life.outbox.put(sealed)
 
@@ -142,13 +145,17 @@ class Client(Registry):
             if life is None or settings is None or self._closed:
                 return True
             deadline = time.monotonic() + (settings.exit_timeout_s if timeout_s is None else timeout_s)
-            self._finish(life, deadline)
+            try:
+                self._finish(life, deadline)
+            except Exception:
+                # A bug of ours must not end the application's own shutdown; what was sealed is still sent.
+                log.exception("flush_failed")
             self._closed = True
             life.sender.stop()
             for thread in self._threads:
                 if thread.name.endswith("send"):
                     thread.join(max(0.0, deadline - time.monotonic()))
-            sent = not life.outbox.waiting and not life.drainer.has_pending()
+            sent = life.clock.is_measured() and not life.outbox.waiting and not life.drainer.has_pending()
             if not sent:
                 log.warning("unsent_at_exit", extra={"batches": len(life.outbox.waiting)})
             self._life, self._threads = None, []
@@ -160,10 +167,10 @@ class Client(Registry):
     def _finish(self, life: Life, deadline: float) -> None:
         """Seal until nothing is pending, waiting for free slots, then seal `fin`."""
         self._flush(life)
-        while life.drainer.has_pending() and time.monotonic() < deadline:
+        while (life.drainer.has_pending() or not life.clock.is_measured()) and time.monotonic() < deadline:
             time.sleep(0.005)
             self._flush(life)
-        if not life.drainer.has_pending():
+        if life.clock.is_measured() and not life.drainer.has_pending():
             life.outbox.put(life.drainer.sealer.fin(life.clock.now_ms()))
 
     def stats(self) -> Stats:

@@ -1,7 +1,8 @@
 """Clock: Redis time as this process knows it, by the monotonic clock and a measured offset.
 
 In: round trips to Redis TIME (sender thread). Out: `now_ms` (drainer thread).
-Promise: between measurements time only goes forward; a step of the wall clock changes nothing.
+Promise: between measurements time only goes forward; a step of the wall clock changes nothing. Before the first
+one nothing is to be sealed: the wall clock may be hours off.
 """
 
 import time
@@ -34,6 +35,10 @@ class Clock:
         """Return Redis time in milliseconds; never less than before."""
         self._last_ms = max(self._last_ms, int(time.monotonic() * 1000 + self._reading.base_ms))
         return self._last_ms
+
+    def is_measured(self) -> bool:
+        """Whether Redis was asked for its time at least once."""
+        return self._reading.uncertainty_us != UNKNOWN_UNCERTAINTY_US
 
     def offset_us(self) -> int:
         """Return Redis time minus this machine's wall clock."""

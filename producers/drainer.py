@@ -4,6 +4,7 @@ In: children and a time. Out: sealed batches for the sender. Pure of I/O and of 
 Promise: nothing drained is forgotten; while no batch may be sealed, memory stays at one accumulator a series.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,8 @@ class Drainer:
     _gauges: dict[Child, GaugeState] = field(default_factory=dict[Child, GaugeState])
     _repeated_s: int = 0
     _span_start_ms: int = 0
+    _held_at_s: float | None = None
+    """time.monotonic() of the first drain before the clock was measured."""
     _sealed_ms: int = 0
     _reported: int = 0
 
@@ -68,7 +71,8 @@ class Drainer:
         now_ms = self.clock.now_ms()
         self.drain(children)
         if not self._span_start_ms:
-            self._span_start_ms = now_ms
+            held_s = 0.0 if self._held_at_s is None else time.monotonic() - self._held_at_s
+            self._span_start_ms = now_ms - int(held_s * 1000)
         if slots <= 0:
             self._merge()
             return []
@@ -84,6 +88,13 @@ class Drainer:
         if len(parts) <= slots:
             self._span_start_ms = now_ms
         return sealed
+
+    def hold(self, children: Iterable[Child]) -> None:
+        """Drain and merge before the time is known: nothing can be sealed yet."""
+        if self._held_at_s is None:
+            self._held_at_s = time.monotonic()
+        self.drain(children)
+        self._merge()
 
     def has_pending(self) -> bool:
         """Whether something drained waits to be sealed."""

@@ -8,6 +8,7 @@ accumulator per series.
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import fsum, inf, isfinite
 
 from contract import sketch
@@ -130,12 +131,10 @@ def new_accumulator(kind: Kind) -> Accumulator:
 
 def numbers(values: Sequence[Raw], drop: Drop) -> "array[float]":
     """Return the legal numbers among `values` in their order; the rest is dropped by reason."""
-    try:
+    with suppress(Exception):  # `__float__` is the application's code; `_fault` finds out which value it was
         found = array("d", values)
         if _are_legal(found):
             return found
-    except (TypeError, ValueError, OverflowError):
-        pass
     good: array[float] = array("d")
     for value in values:
         reason = _fault(value)
@@ -149,10 +148,10 @@ def numbers(values: Sequence[Raw], drop: Drop) -> "array[float]":
 def _fault(value: Raw) -> Dropped | None:
     try:
         number = array("d", (value,))[0]
-    except (TypeError, ValueError):
-        return Dropped.NOT_A_NUMBER
     except OverflowError:
         return Dropped.OUT_OF_RANGE
+    except Exception:  # noqa: BLE001 - whatever an object's `__float__` raises: it is no number
+        return Dropped.NOT_A_NUMBER
     if not isfinite(number):
         return Dropped.NONFINITE
     return Dropped.OUT_OF_RANGE if abs(number) > MAX_VALUE else None
@@ -171,7 +170,7 @@ class Chunks:
         self._chunks.append((child, chunk))
         try:
             self._all.fromlist(chunk)
-        except (TypeError, OverflowError):
+        except Exception:  # noqa: BLE001 - as in `numbers`, which judges each value when it is taken
             self._legal = False
 
     def take(self, into: dict[Child, Accumulator], drop: Drop) -> None:

@@ -6,6 +6,7 @@ seconds is sent again when Redis turns out to be another process (an AOF of `eve
 Redis asks to hold back, nothing is sent.
 """
 
+import codecs
 import logging
 import threading
 import time
@@ -39,6 +40,7 @@ CLOCK_ROUNDS: Final = 5
 HELD_PAUSE_S: Final = 0.5
 MIN_PAUSE_S: Final = 0.05
 MAX_PAUSE_S: Final = 1.0
+COMPLAIN_INTERVAL_S: Final = 60.0
 
 
 class Outbox:
@@ -76,6 +78,7 @@ class Sender:
         self._shard = 0
         self._clock_at = 0.0
         self._pause_s = MIN_PAUSE_S
+        self._complain_at = 0.0
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -86,14 +89,13 @@ class Sender:
     def run(self) -> None:
         """Send until stopped and nothing waits."""
         while True:
-            if not self._outbox.waiting and not self._outbox.held:
-                if self._stopping.is_set():
-                    break
+            if self._stopping.is_set() and (self._outbox.held or not self._outbox.waiting):
+                break
+            # Before the clock is measured nothing is sealed: that is what the first connection is for.
+            if not self._outbox.waiting and not self._outbox.held and self._clock.is_measured():
                 self._outbox.changed.wait(1.0)
                 self._outbox.changed.clear()
                 continue
-            if self._outbox.held and self._stopping.is_set():
-                break
             self._attempt()
         self._disconnect()
 
@@ -106,8 +108,11 @@ class Sender:
             # Also a bug of ours: bound children never look at the threads, so this one may not die.
             if not isinstance(error, RedisError | OSError):
                 log.exception("send_failed")
-            elif self.connected:
-                log.warning("redis_unreachable", extra={"error": repr(error), "waiting": len(self._outbox.waiting)})
+            elif self.connected or time.monotonic() >= self._complain_at:
+                self._complain_at = time.monotonic() + COMPLAIN_INTERVAL_S
+                log.warning(
+                    "redis_refuses_or_is_away", extra={"error": repr(error), "waiting": len(self._outbox.waiting)}
+                )
             self._disconnect()
             self._stopping.wait(self._pause_s) if not self._stopping.is_set() else time.sleep(MIN_PAUSE_S)
             self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)
@@ -186,6 +191,17 @@ class Sender:
                 link.close()
             except (RedisError, OSError):
                 return
+
+
+def load_client(settings: Settings) -> None:
+    """Load in the caller's thread what the first connect would import, without I/O; SettingsError as `open_link`.
+
+    A fork amid an import by another thread leaves its lock taken in the child, for ever.
+    """
+    codecs.lookup("idna")
+    link = open_link(settings)
+    link.connection_pool.make_connection()
+    link.close()
 
 
 def open_link(settings: Settings) -> Link:

@@ -199,3 +199,39 @@ def test_samples_that_find_no_slot_are_bounded(bench: Bench) -> None:
     while bench.drainer.has_pending():
         events += sum(n for n, _, _ in bench.tick())
     assert events == 24 * MAX_SAMPLES
+
+
+class Hostile:
+    """Claims to be a number and raises what it likes."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __float__(self) -> float:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("ambiguous"), RuntimeError("no"), KeyError("k"), MemoryError()])
+def test_a_value_that_raises_anything_spoils_no_other(bench: Bench, error: Exception) -> None:
+    good, bad = Histogram("good", registry=bench.client), Histogram("bad", registry=bench.client)
+    hits, level = Counter("hits", registry=bench.client), Gauge("level", registry=bench.client)
+    for metric in (good, bad):
+        metric.observe(0.5)
+    for emit in (bad.observe, hits.inc, level.set):
+        emit(Hostile(error))  # type: ignore[arg-type]
+    hits.inc()
+    ((events, body, _),) = bench.tick()
+    assert (events, body.accepted, body.dropped) == (3, 6, {"not_a_number": 3})
+
+
+def test_what_was_held_before_the_time_was_known_has_its_span(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("producers.drainer.time.monotonic", lambda: now_s)
+    size = Histogram("b", registry=bench.client)
+    size.observe(1.0)
+    bench.drainer.hold(bench.client.children)
+    now_s += 3.0
+    size.observe(2.0)
+    ((events, body, _),) = bench.tick()
+    assert events == 2
+    assert body.flushed_ms - body.span_start_ms == 3000
