@@ -21,6 +21,7 @@ from database.jobs import Claim
 from database.queries import load
 from database.settings import read_settings
 from optimizers.job import Job, Outcome, Result, Run
+from streamgauge.embedded import PostgresServer
 
 DEADLINE_S = 20.0
 DAY_S = 86_400.0
@@ -380,3 +381,25 @@ async def test_at_the_start_the_first_job_is_done_before_the_others(dsn: str, po
     async with scheduled(dsn, job(slow, "upkeep"), job(fine, "audit"), STREAMGAUGE_UPKEEP_INTERVAL_S="3600"):
         rows = {row["job"]: row for row in await ended(pool, 2)}
     assert rows["audit"]["started_at"] >= rows["upkeep"]["finished_at"]
+
+
+async def test_a_restart_of_the_database_fails_the_run_and_not_the_schedule(
+    dsn: str, pool: Pool, postgres_server: PostgresServer
+) -> None:
+    began = asyncio.Event()
+
+    async def asks(run: Run) -> Result:
+        async with acquire(run.pool) as connection:
+            began.set()
+            await connection.execute("SELECT pg_sleep($1)", 0.0 if done else 60.0)
+        return Result(Outcome.DONE)
+
+    done: list[bool] = []
+    async with scheduled(dsn, job(asks, every_s=1.0)):
+        await asyncio.wait_for(began.wait(), DEADLINE_S)
+        done.append(True)
+        # In this thread, which the server is bound to: it ends with the thread that started it.
+        postgres_server.restart()
+        rows = await ended(pool, 3)
+    assert (rows[0]["outcome"], rows[-1]["outcome"]) == ("failed", "done")
+    assert {len(row["attempts"]) for row in rows} == {1}
