@@ -27,11 +27,12 @@ async def read_status(pool: Pool, findings: int = SHOWN_FINDINGS, actions: int =
         checks = await connection.fetch(load("optimization_checks"))
         found = await connection.fetch(load("optimization_findings"), findings)
         changes = await connection.fetch(load("optimization_actions"), actions)
+        jobs = await connection.fetch(load("list_jobs"))
         targets = [_target(row) for row in await connection.fetch(load("optimization_targets"))]
     own = next((target for target in targets if target["target"] == "monitoring"), None)
     return {
         "last_run": None if last is None else _run(last),
-        "next_run": None,
+        "next_run": next((row["next_run"] for row in jobs if row["job"] == JOB), None),
         "checks": [_check(row) for row in checks],
         "findings": [_finding(row) for row in found],
         "applied_actions": [_action(row) for row in changes],

@@ -95,11 +95,16 @@ async def _remedy(connection: Connection, settings: OptimizerSettings, finding: 
             await connection.fetchval(load("upkeep_unlock"))
 
 
+def _relation(finding: Row) -> str:
+    """Return the relation a finding is about: the first of its statement, else its object without columns."""
+    named = _AUTOMATIC.fullmatch(finding["sql"] or "")
+    return named["first"] if named else str(finding["object"]).partition(" (")[0]
+
+
 async def _state(connection: Connection, finding: Row) -> dict[str, Any]:
     """Return what can be said of the finding's object now; empty for what is no relation or is gone."""
-    named = _AUTOMATIC.fullmatch(finding["sql"] or "")
     try:
-        row = await connection.fetchrow(load("table_state"), named["first"] if named else finding["object"])
+        row = await connection.fetchrow(load("table_state"), _relation(finding))
     except AWAY:
         # An object may be a setting or a sentence: to_regclass refuses what is no name.
         row = None

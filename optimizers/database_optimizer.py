@@ -15,6 +15,7 @@ from typing import Any, Final
 from database import optimization
 from database.connect import AWAY, Connection, Pool, acquire
 from database.optimization import Answered
+from database.settings import SettingsError
 from optimizers import actions
 from optimizers.answering import answer, describe, failed
 from optimizers.check import Check, Tier
@@ -73,16 +74,19 @@ class DatabaseOptimizer:
         self.checks = read_checks(kinds, settings.streamgauge_checks_file)
         self._pool = pool
 
-    async def run(self, now: datetime | None = None) -> Result:
-        """Look at everything once; SKIPPED when another run is under way."""
+    async def run(self, now: datetime | None = None, *, only: str | None = None) -> Result:
+        """Look at every target (or `only` one) once; SKIPPED when another run is under way."""
+        targets = [target for target in self.targets if only in (None, target.name)]
+        if not targets:
+            raise SettingsError(f"STREAMGAUGE_OPTIMIZER_TARGETS: no target is called {only}")
         meter, tally = Meter(INTERVAL_S * MAX_SHARE), Tally()
-        async with self._store(meter) as store:
+        async with self.store(meter) as store:
             if not await optimization.try_lock(store):
                 await optimization.skip(store, LOCKED)
                 return Result(Outcome.SKIPPED, LOCKED)
             run_id, status = await optimization.begin(store), "failed"
             try:
-                for target in self.targets:
+                for target in targets:
                     await self._look_at(target, store, meter, tally, now or datetime.now(UTC))
                 names = [target.name for target in self.targets]
                 await optimization.forget_others(store, names, [check.id for check in self.checks])
@@ -93,7 +97,8 @@ class DatabaseOptimizer:
         return _result(tally, meter)
 
     @asynccontextmanager
-    async def _store(self, meter: Meter) -> AsyncGenerator[Connection, None]:
+    async def store(self, meter: Meter) -> AsyncGenerator[Connection, None]:
+        """Borrow a connection of the store, which says who it is and is metered."""
         async with meter.place(), acquire(self._pool) as store:
             # The pool resets these, and frees the advisory lock, when the connection goes back.
             await store.execute(_STORE_SESSION)
@@ -198,6 +203,12 @@ def _result(tally: Tally, meter: Meter) -> Result:
         outcome = Outcome.FAILED
     left = f"; {tally.left} left for the next run" if tally.left else ""
     return Result(outcome, f"checks: {said}; {tally.found} found, {tally.changes} changed{left}", facts)
+
+
+def require_settings(settings: OptimizerSettings) -> None:
+    """Raise SettingsError for a bad target or threshold, before the first run would."""
+    read_targets(settings)
+    read_checks(CHECKS, settings.streamgauge_checks_file)
 
 
 async def run_optimization(run: Run) -> Result:

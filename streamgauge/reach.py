@@ -29,7 +29,7 @@ class Reach(NamedTuple):
 @asynccontextmanager
 async def reach(run_id: str | None = None) -> AsyncGenerator[Reach, None]:
     """Open the schema of real traffic or of a load-test run, and Redis."""
-    environ = _environ()
+    environ = environment()
     settings = read_settings(PostgresSettings, environ)
     link = open_link(read_settings(RedisSettings, environ))
     pool = await open_pool(settings, application="streamgauge-cli", size=2)
@@ -51,14 +51,15 @@ async def reach(run_id: str | None = None) -> AsyncGenerator[Reach, None]:
 @asynccontextmanager
 async def reach_streams(block_s: float = 0.0) -> AsyncGenerator[Any, None]:
     """Open Redis alone, for commands that block on it for at most `block_s`."""
-    link = open_link(read_settings(RedisSettings, _environ()), block_s=block_s)
+    link = open_link(read_settings(RedisSettings, environment()), block_s=block_s)
     try:
         yield link
     finally:
         await link.aclose()
 
 
-def _environ() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the environment, with the addresses of what `up` runs here where it names none."""
     environ = dict(os.environ)
     up = read_state(home_of(environ))
     if up is None:

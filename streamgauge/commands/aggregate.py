@@ -8,6 +8,7 @@ from aggregator.memory import keep_freed
 from aggregator.service import serve
 from aggregator.settings import AggregatorSettings
 from database.settings import read_settings
+from optimizers.database_optimizer import require_settings
 from streamgauge import logs
 from streamgauge.commands import Subparsers
 
@@ -21,5 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     logs.configure()
     keep_freed()
-    uvloop.run(serve(read_settings(AggregatorSettings)))
+    settings = read_settings(AggregatorSettings)
+    require_settings(settings)
+    uvloop.run(serve(settings))
     return 0
