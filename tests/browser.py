@@ -23,12 +23,15 @@ from websockets.sync.client import ClientConnection, connect
 BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 START_S = 30.0
 REPLY_S = 20.0
+END_S = 5.0
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-extensions",
+    "--disable-breakpad",
+    "--disable-crash-reporter",
     "--disable-background-networking",
     "--disable-component-update",
     "--no-first-run",
@@ -168,7 +171,12 @@ class Browser:
 
     def close(self) -> None:
         """End the browser and all of its processes."""
-        self._open_things.close()
+        # Asked first: a browser that is killed leaves its children to whoever reaps orphans here, or to nobody.
+        with contextlib.suppress(Exception), self._open_things:
+            self._session = None
+            self.call("Browser.close")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(END_S)

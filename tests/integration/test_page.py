@@ -62,6 +62,15 @@ def url(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     servers.drop_database(database)
 
 
+@pytest.fixture
+def other_redis(servers: Servers) -> str:
+    """Address of an empty database beside that of the pipeline which runs."""
+    url = servers.redis(None).url.removesuffix("/0") + "/1"
+    with redis.Redis.from_url(url, protocol=2, socket_timeout=10) as client:
+        client.flushdb()
+    return url
+
+
 def number(browser: Browser, stage: str) -> int:
     """Return the large number of a stage; -1 while it is none."""
     text = browser.text(f"[data-number={stage}]").replace(",", "")
@@ -194,12 +203,12 @@ def opens(client: httpx.Client, url: str) -> bool:
 
 
 async def test_what_is_wrong_is_named_and_a_stop_waits_for_nobody(
-    browser: Browser, dsn: str, redis_url: str, tmp_path: Path
+    browser: Browser, dsn: str, other_redis: str, tmp_path: Path
 ) -> None:
     async with writer(dsn) as rows:
         await rows.connection.execute("INSERT INTO jobs VALUES ('audit', 'Conservation audit', 3600, false)")
         await rows.producer()
-        with Pipeline(tmp_path, dsn, redis_url) as pipeline:
+        with Pipeline(tmp_path, dsn, other_redis) as pipeline:
             pipeline.exporter()
             await rows.connection.execute("INSERT INTO aggregators (consumer) VALUES ('a')")
             browser.visit(f"http://127.0.0.1:{pipeline.port}/")
@@ -231,9 +240,9 @@ async def age_heartbeat(connection: "asyncpg.Connection[asyncpg.Record]") -> Non
 
 
 def test_with_a_token_the_page_opens_with_it_as_password(
-    browser: Browser, dsn: str, redis_url: str, tmp_path: Path
+    browser: Browser, dsn: str, other_redis: str, tmp_path: Path
 ) -> None:
-    with Pipeline(tmp_path, dsn, redis_url, STREAMGAUGE_EXPORTER_TOKEN="s3cret") as pipeline:
+    with Pipeline(tmp_path, dsn, other_redis, STREAMGAUGE_EXPORTER_TOKEN="s3cret") as pipeline:
         pipeline.start("exporter", sys.executable, "-m", "streamgauge", "export")
         address = f"127.0.0.1:{pipeline.port}/"
         assert wait_until(answers(pipeline.port, "/healthz"), 30)
