@@ -89,8 +89,9 @@ async def _sentinel(sources: Sources, address: Address, host: str, port: int) ->
 
 def _pairs(reply: Any) -> dict[str, str]:
     """Read a reply that redis-py has made a dict of, or left as it came."""
-    given: Any = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=False))
-    return {_text(key): _text(value) for key, value in cast("dict[Any, Any]", given).items()}
+    if isinstance(reply, dict):
+        return {_text(key): _text(value) for key, value in cast("dict[Any, Any]", reply).items()}
+    return {_text(key): _text(value) for key, value in zip(reply[::2], reply[1::2], strict=False)}
 
 
 def _text(value: Any) -> str:

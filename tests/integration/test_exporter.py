@@ -232,7 +232,7 @@ async def test_health_names_what_is_away(dsn: str, redis_url: str) -> None:
         assert {name for name, one in answer.json()["components"].items() if one["status"] == "down"} == {
             "database",
             "redis",
-            "aggregators",
+            "snapshot",
         }
         assert (await client.get("/metrics")).status_code == 503
         assert (await client.get("/readyz")).status_code == 503
