@@ -6,7 +6,7 @@ Promise: a level's row is taken only where it is up to date; else the level belo
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from math import isnan
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -102,8 +102,8 @@ def points(
         yield {
             "start_s": start_s,
             "n": n,
-            "sum": float(merged.sum[i]),
-            "mean": float(merged.sum[i]) / n if n else None,
+            "sum": _known(merged.sum[i]),
+            "mean": _known(merged.sum[i] / n) if n else None,
             "min": _known(merged.min[i]),
             "max": _known(merged.max[i]),
             "last": _known(merged.last[i]),
@@ -115,7 +115,7 @@ def points(
 
 
 def _known(value: float) -> float | None:
-    return None if isnan(value) else float(value)
+    return float(value) if isfinite(value) else None
 
 
 async def _read(connection: Connection, ids: list[int], question: Question) -> Rows:

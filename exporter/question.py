@@ -15,7 +15,16 @@ from exporter.selector import Selector, parse_selector
 MAX_POINTS: Final = 11_000
 """As Prometheus allows a range query."""
 MAX_QUANTILES: Final = 10
-_STEP: Final = re.compile(r"(\d{1,9})(s|m|h|d)?")
+STEP: Final = "^[0-9]{1,9}[smhd]?$"
+INSTANT: Final = (
+    "^(|now|(now)?-[0-9]{1,9}[smhd]|[0-9]{1,10}([.][0-9]{1,9})?"
+    "|[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    "([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{3}([0-9]{3})?)?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?)$"
+)
+QUANTILES: Final = "^(0([.][0-9]{1,15})?|1([.]0{1,15})?)(,(0([.][0-9]{1,15})?|1([.]0{1,15})?))*$"
+"""Patterns of the parameters, as the API's description tells them."""
+_STEP: Final = re.compile(r"([0-9]{1,9})(s|m|h|d)?")
+_AGO: Final = re.compile(r"(?:now)?-([0-9]{1,9})(s|m|h|d)")
 _UNITS_S: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -49,8 +58,8 @@ def read_question(
     """Check all parameters; BadQuestion names the first bad one."""
     selector = _selector(metric, match)
     step_s = _step(step)
-    to_s = _instant("to", until, now_s)
-    from_s = _instant("from", since, to_s - 3600)
+    to_s = _instant("to", until, now_s, now_s)
+    from_s = _instant("from", since, to_s - 3600, now_s)
     if from_s >= to_s:
         raise BadQuestion("from", "is not before `to`", 422)
     low, high = int(from_s // step_s * step_s), int(-(-to_s // step_s) * step_s)
@@ -81,20 +90,27 @@ def _step(text: str) -> int:
     return step_s
 
 
-def _instant(parameter: str, text: str, default: float) -> float:
+def _instant(parameter: str, text: str, default: float, now_s: float) -> float:
     if not text:
         return default
-    try:
-        at_s = float(text)
-    except ValueError:
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            raise BadQuestion(parameter, f"{text!r} is neither Unix seconds nor ISO 8601") from None
-        at_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    ago = _AGO.fullmatch(text)
+    at_s = now_s if text == "now" else now_s - int(ago[1]) * _UNITS_S[ago[2]] if ago else _absolute(parameter, text)
     if not 0 <= at_s < 1 << 35:
         raise BadQuestion(parameter, f"{text!r} is out of range", 422)
     return at_s
+
+
+def _absolute(parameter: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        said = f"{text!r} is none of Unix seconds, ISO 8601, now, -1h"
+        raise BadQuestion(parameter, said) from None
 
 
 def _quantile(text: str) -> float:

@@ -244,12 +244,14 @@ async def test_health_names_what_is_away(dsn: str, redis_url: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "status", "parameter"),
     [
-        ("", 400, "metric"),
+        ("", 422, "metric"),
         ("metric=nope", 404, "metric"),
         ("metric=a&match={x}", 400, "match"),
         ("metric=a&step=7s", 422, "step"),
-        ("metric=a&step=x", 400, "step"),
-        ("metric=a&from=x", 400, "from"),
+        ("metric=a&step=x", 422, "step"),
+        ("metric=a&from=x", 422, "from"),
+        ("metric=a&from=2026-13-01", 400, "from"),
+        ("metric=a&from=-1h&to=-2h", 422, "from"),
         ("metric=a&from=10&to=10", 422, "from"),
         ("metric=a&from=0&to=2000000000&step=10s", 422, "step"),
         ("metric=a&quantile=1.5", 422, "quantile"),
