@@ -22,7 +22,8 @@ def size(value_bytes: float) -> str:
     while abs(value) >= 1024 and unit < len(_UNITS) - 1:
         value /= 1024
         unit += 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 or value >= 100 else f"{value:.1f} {_UNITS[unit]}"
+    text = f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0")
+    return f"{text} {_UNITS[unit]}"
 
 
 def setting_size(value_bytes: float) -> str:

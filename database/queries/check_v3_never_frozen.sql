@@ -31,6 +31,7 @@ SELECT format('%I.%I', s.schemaname, s.relname) AS name,
          WHERE i.inhrelid = s.relid AND p.partstrat = 'r' AND p.partnatts = 1
            AND a.atttypid IN ('date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)) AS closed_s
   FROM named s
- WHERE s.n_ins_since_vacuum > greatest(s.base, 0) + s.scale * s.live_rows
+ WHERE s.n_tup_upd + s.n_tup_del <= 0.1 * s.n_tup_ins  -- else dead rows bring VACUUM
+   AND s.n_ins_since_vacuum > greatest(s.base, 0) + s.scale * s.live_rows
  ORDER BY s.n_ins_since_vacuum DESC
  LIMIT 500

@@ -66,7 +66,7 @@ class Settings:
     ) -> Finding | None:
         factor = self.work_mem_factor if name == "work_mem" else self.factor
         if value < wanted / self.factor:
-            severity = Severity.WARN if name == "shared_buffers" else Severity.INFO
+            severity = Severity.INFO
         elif value > wanted * factor and above is not None:
             severity = above
         else:
@@ -131,8 +131,9 @@ async def _of_choices(look: Look) -> list[Finding]:
         text = "jit is on: compiling costs short queries more than it saves them."
         found.append(_change("jit", Severity.INFO, text, "on", "off", None))
     if row["wal_compression"] == "off":
-        text = "wal_compression is off: lz4 makes the full pages after a checkpoint several times smaller."
-        found.append(_change("wal_compression", Severity.INFO, text, "off", "lz4", None))
+        method = "lz4" if row["has_lz4"] else "pglz"
+        text = "wal_compression is off: it makes the full pages after a checkpoint several times smaller."
+        found.append(_change("wal_compression", Severity.INFO, text, "off", method, None))
     return found
 
 

@@ -27,12 +27,13 @@ class InvalidConstraints:
 
 
 def _finding(row: Any) -> Finding:
+    of_size = f" ({size(row['size_bytes'])})" if row["size_bytes"] else ""
     sql = f"ALTER TABLE {row['table_name']} VALIDATE CONSTRAINT {row['name']}"
     return Finding(
         object=f"{row['table_name']}.{row['name']}",
         severity=Severity.WARN,
         recommendation=f"The {row['kind']} constraint {row['name']} of {row['table_name']} was never checked against "
-        f"its old rows. {sql} reads the table ({size(row['size_bytes'])}) once while writes go on; it fails, and "
+        f"its old rows. {sql} reads the table{of_size} once while writes go on; it fails, and "
         "changes nothing, if a row breaks it.",
         evidence={"kind": row["kind"], "definition": row["definition"], "size_bytes": float(row["size_bytes"])},
         sql=sql,

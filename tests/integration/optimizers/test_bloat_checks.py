@@ -3,12 +3,15 @@
 from datetime import UTC, datetime
 
 import asyncpg
+import pytest
 
 from optimizers.check import Severity, Tier
 from optimizers.checks.b1_dead_tuples import DeadTuples
 from optimizers.checks.b2_table_bloat import TableBloat
 from optimizers.checks.b3_index_bloat import IndexBloat
 from tests.integration.optimizers.ill import Ill
+
+only_18 = pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
 
 TABLE = "CREATE TABLE t (a int, b text) WITH (autovacuum_enabled = off)"
 ROWS = "INSERT INTO t SELECT g, repeat('x', 90) FROM generate_series(1, {}) g"
@@ -29,6 +32,7 @@ async def test_b1_dead_rows_are_found_by_share(ill: Ill) -> None:
     assert (await ill.findings(DeadTuples(min_dead_rows=200)))["public.t"].severity is Severity.CRITICAL
 
 
+@only_18
 async def test_b1_large_tables_are_judged_more_strictly(ill: Ill) -> None:
     """Above 1 GB a tenth is enough, above 10 GB a fifth is critical; the sizes are lowered here."""
     await ill.sql(TABLE, ROWS.format(1000), "DELETE FROM t WHERE a <= 150")
@@ -40,6 +44,7 @@ async def test_b1_large_tables_are_judged_more_strictly(ill: Ill) -> None:
     assert (await ill.findings(huge))["public.t"].severity is Severity.CRITICAL
 
 
+@only_18
 async def test_b1_vacuum_cures_what_it_finds(ill: Ill) -> None:
     """The statement it proposes leaves nothing to find."""
     await ill.sql(TABLE, ROWS.format(1000), "DELETE FROM t WHERE a <= 900")
@@ -50,6 +55,7 @@ async def test_b1_vacuum_cures_what_it_finds(ill: Ill) -> None:
     assert not await ill.findings(check)
 
 
+@only_18
 async def test_b1_names_who_holds_the_dead_rows(ill: Ill) -> None:
     """A VACUUM that could remove nothing is not proposed."""
     await ill.sql(TABLE, ROWS.format(1000))
@@ -76,6 +82,7 @@ async def test_b2_emptied_table_is_found_and_full_one_is_not(ill: Ill) -> None:
     assert not await ill.findings(TableBloat()), "a small table is nobody's trouble"
 
 
+@only_18
 async def test_b2_estimate_knows_nulls_fillfactor_and_kinds_of_columns(ill: Ill) -> None:
     """Tables that are as full as they can be are silent."""
     await ill.sql(
@@ -87,6 +94,7 @@ async def test_b2_estimate_knows_nulls_fillfactor_and_kinds_of_columns(ill: Ill)
     assert not await ill.findings(TableBloat(**SMALL, bloat_share_warn=0.2, bloat_share_critical=0.2))
 
 
+@only_18
 async def test_b2_is_measured_at_night_where_pgstattuple_is(ill: Ill) -> None:
     """By day it is an estimate; at night the map of free space has the last word."""
     await ill.sql("CREATE SCHEMA ext", "CREATE EXTENSION pgstattuple SCHEMA ext", TABLE, ROWS.format(5000))
@@ -102,6 +110,7 @@ async def test_b2_is_measured_at_night_where_pgstattuple_is(ill: Ill) -> None:
     assert not await ill.findings(TableBloat(**SMALL))
 
 
+@only_18
 async def test_b2_says_that_it_cannot_read_statistics(ill: Ill) -> None:
     """pg_stats shows a role only what it may SELECT."""
     await ill.sql(TABLE, ROWS.format(5000), "CREATE INDEX t_a ON t (a)", "ANALYZE t", "CREATE ROLE blind LOGIN")

@@ -8,6 +8,8 @@ from optimizers.check import Severity
 from optimizers.checks.c1_cache_hits import CacheHits
 from tests.integration.optimizers.ill import Ill
 
+only_18 = pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
+
 TABLE = (
     "CREATE TABLE t (a int, b text) WITH (autovacuum_enabled = off, fillfactor = 10)",
     "INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 8000) g",
@@ -63,6 +65,7 @@ def test_c1_low_share_alone_is_information(
     assert CacheHits().severity(share, reads_per_s, read_ms) is severity
 
 
+@only_18
 async def test_c1_too_little_to_say(ill: Ill) -> None:
     """Neither a first look nor an hour without work is an answer."""
     first = await ill.look(CacheHits())

@@ -59,6 +59,7 @@ async def test_k2_open_transaction_that_does_nothing_is_found_by_role(ill: Ill) 
         assert not await ill.findings(IdleInTransaction()), "a moment between two statements is healthy"
 
 
+@only_18
 async def test_k2_many_at_once_are_found_however_short(ill: Ill) -> None:
     """A hundred by default; here more than one."""
     async with session(ill) as one, session(ill) as two:
@@ -69,6 +70,7 @@ async def test_k2_many_at_once_are_found_however_short(ill: Ill) -> None:
         assert found.evidence["sessions_of_all_roles"] == 2
 
 
+@only_18
 async def test_k2_idle_session_without_transaction_is_silent(ill: Ill) -> None:
     """A pool's idle connections harm nobody."""
     async with session(ill) as other:
@@ -86,6 +88,7 @@ async def test_k3_idle_pool_is_found_with_a_size_that_would_do(ill: Ill) -> None
         assert "streamgauge / shop 3" in found["connections"].recommendation
 
 
+@only_18
 async def test_k3_busy_and_small_pools_are_silent(ill: Ill) -> None:
     """Few sessions may idle; and a share that is high enough is no finding."""
     async with session(ill, "shop") as other:
@@ -175,6 +178,7 @@ async def test_k5_killed_sessions_are_found(ill: Ill) -> None:
     assert not await ill.findings(check), "the next hour is quiet"
 
 
+@only_18
 async def test_k5_few_bad_ends_are_silent(ill: Ill) -> None:
     """Somebody closed a terminal."""
     await ill.look(SessionEnds())

@@ -56,6 +56,7 @@ async def test_p1_missing_days_are_found_with_sql_that_makes_them(ill: Ill) -> N
     assert (await ill.findings(PartitionsAhead()))["public.m"].evidence["ahead"] == 2
 
 
+@only_18
 async def test_p1_gap_and_no_partition_for_now_are_critical(ill: Ill) -> None:
     """What lies beyond a gap is not ahead."""
     ill.now = TODAY + timedelta(hours=12)
@@ -66,6 +67,7 @@ async def test_p1_gap_and_no_partition_for_now_are_critical(ill: Ill) -> None:
     assert (found.severity, found.evidence["holds_now"]) == (Severity.CRITICAL, False)
 
 
+@only_18
 async def test_p1_monthly_partitions_stay_monthly(ill: Ill) -> None:
     """Also by date, with a quoted name."""
     await ill.sql(
@@ -81,6 +83,7 @@ async def test_p1_monthly_partitions_stay_monthly(ill: Ill) -> None:
     assert not await ill.findings(PartitionsAhead())
 
 
+@only_18
 async def test_p1_closed_open_and_other_tables_are_silent(ill: Ill) -> None:
     """A table of last year, one without an end, and those that are not partitioned by time."""
     await ill.sql(
@@ -155,6 +158,7 @@ async def test_p3_retention_of_another_database_is_what_it_was_told(ill: Ill) ->
     assert not await ill.findings(Retention(retention="public.m=20d"))
 
 
+@only_18
 async def test_p3_unknown_table_is_said_and_bad_retention_refused(ill: Ill) -> None:
     """A retention that is never applied must not pass for one that is."""
     answer = await ill.look(Retention(retention="public.x=5d"))

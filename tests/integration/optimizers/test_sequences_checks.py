@@ -23,6 +23,7 @@ async def test_s1_sequence_of_an_integer_column_is_found_at_half_of_it(ill: Ill)
     assert (await ill.findings(Sequences()))["public.t_id_seq"].severity is Severity.CRITICAL
 
 
+@only_18
 async def test_s1_wide_sequence_into_a_narrow_column_is_judged_by_the_column(ill: Ill) -> None:
     """A bigint sequence that feeds a smallint."""
     await ill.sql(
@@ -36,6 +37,7 @@ async def test_s1_wide_sequence_into_a_narrow_column_is_judged_by_the_column(ill
     assert found.evidence["largest_value"] == 32767
 
 
+@only_18
 async def test_s1_bounded_sequence_is_found_by_its_own_end(ill: Ill) -> None:
     """Without a column: 75 % and 90 % of its maximum; one that cycles, or is unused, is silent."""
     await ill.sql(
@@ -65,6 +67,7 @@ async def test_s1_integer_key_without_sequence_is_found_by_its_statistics(ill: I
     assert not await ill.findings(Sequences(integer_share_warn=0.8, integer_share_critical=0.9))
 
 
+@only_18
 async def test_s1_unreadable_sequence_is_said(ill: Ill) -> None:
     """Its last value is hidden from a role without the right to it."""
     await ill.sql("CREATE SEQUENCE s", "SELECT nextval('s')", "CREATE ROLE blind LOGIN")

@@ -35,7 +35,7 @@ def test_g1_tuned_server_is_silent() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "severity"),
     [
-        ("shared_buffers", 128 * MB, Severity.WARN),
+        ("shared_buffers", 128 * MB, Severity.INFO),
         ("shared_buffers", 2 * GB, None),
         ("shared_buffers", 9 * GB, Severity.WARN),
         ("effective_cache_size", 4 * GB, Severity.INFO),

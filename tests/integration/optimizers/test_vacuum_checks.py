@@ -16,6 +16,8 @@ from optimizers.checks.v5_wraparound import Wraparound
 from optimizers.checks.v6_xmin_horizon import XminHorizon
 from tests.integration.optimizers.ill import Ill
 
+only_18 = pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
+
 TABLE = "CREATE TABLE t (a int, b int) WITH (autovacuum_enabled = off)"
 ROWS = "INSERT INTO t SELECT g, 0 FROM generate_series(1, {}) g"
 only_15 = pytest.mark.parametrize("ill_dsn", ["15"], indirect=True, ids=["postgres15"])
@@ -42,6 +44,7 @@ async def test_v1_never_analyzed_table_is_found_and_may_be_analyzed(ill: Ill) ->
     assert "never analyzed" in found.recommendation
 
 
+@only_18
 async def test_v1_grade_follows_the_number_of_changes(ill: Ill) -> None:
     """100 000 and 500 000 are the thresholds; here they are 2000 and 3000."""
     await ill.sql(TABLE, ROWS.format(2000))
@@ -52,6 +55,7 @@ async def test_v1_grade_follows_the_number_of_changes(ill: Ill) -> None:
     assert not await ill.findings(StaleStatistics(changed_share_warn=2))
 
 
+@only_18
 async def test_v1_fresh_statistics_are_silent(ill: Ill) -> None:
     """What was analyzed within the hour is left alone, whatever has changed since; an hour later it is found."""
     await ill.sql(TABLE, ROWS.format(3000))
@@ -60,6 +64,7 @@ async def test_v1_fresh_statistics_are_silent(ill: Ill) -> None:
     assert "public.t" in await ill.findings(StaleStatistics(fresh_s=OLD_ANALYZE_S))
 
 
+@only_18
 async def test_v1_small_tables_and_small_shares_are_silent(ill: Ill) -> None:
     """One row that changed completely, and a thousand of a million, mislead no planner."""
     await ill.sql(TABLE, ROWS.format(1))
@@ -71,6 +76,7 @@ async def test_v1_small_tables_and_small_shares_are_silent(ill: Ill) -> None:
     assert not await ill.findings(StaleStatistics(**{**vars(many), "min_changed_share": 0.1}))
 
 
+@only_18
 async def test_v1_partitions_are_reported_as_their_table(ill: Ill) -> None:
     """One finding, whose statement names the partitions that changed."""
     await ill.sql("CREATE TABLE p (a int) PARTITION BY RANGE (a)")
@@ -83,6 +89,7 @@ async def test_v1_partitions_are_reported_as_their_table(ill: Ill) -> None:
     assert found["public.p"].sql in ("ANALYZE public.p0, public.p1", "ANALYZE public.p1, public.p0")
 
 
+@only_18
 async def test_v1_locked_table_is_skipped(ill: Ill) -> None:
     """What somebody holds ACCESS EXCLUSIVE is not waited for."""
     await ill.sql(TABLE, ROWS.format(3000))
@@ -105,6 +112,7 @@ async def test_v2_table_without_vacuum_for_days_is_found(ill: Ill) -> None:
     assert not await ill.findings(StaleVacuum(dead_rows_warn=1000, dead_rows_critical=1000))
 
 
+@only_18
 async def test_v2_vacuumed_table_is_silent(ill: Ill) -> None:
     """A VACUUM a moment ago is no VACUUM of last week."""
     check = StaleVacuum(dead_rows_warn=900, dead_rows_critical=500)
@@ -130,6 +138,7 @@ async def test_v3_closed_partition_may_be_frozen(ill: Ill) -> None:
     assert "FREEZE" not in (found[open_day].sql or "")
 
 
+@only_18
 async def test_v3_frozen_and_quiet_partitions_are_silent(ill: Ill) -> None:
     """One that was vacuumed, and one that few rows went into."""
     await ill.sql("CREATE TABLE m (at timestamptz, v int) PARTITION BY RANGE (at)", *_days(-3, 2))
@@ -165,6 +174,7 @@ async def test_v4_big_table_on_default_settings_is_found_with_its_undo(ill: Ill)
     assert not await ill.findings(DefaultAutovacuum(rows_warn=2000))
 
 
+@only_18
 async def test_v4_big_table_that_only_grows_is_silent(ill: Ill) -> None:
     """Nothing dies in it: the share that triggers VACUUM never comes."""
     await ill.sql("CREATE TABLE t (a int, b int)", ROWS.format(2000))
@@ -187,6 +197,7 @@ async def test_v5_old_table_and_database_are_found(ill: Ill) -> None:
     assert "public.young" not in found
 
 
+@only_18
 async def test_v5_young_server_is_silent(ill: Ill) -> None:
     """A server of today is hundreds of millions away."""
     await ill.sql("CREATE TABLE t (a int)")
@@ -206,6 +217,7 @@ async def test_v6_idle_session_that_holds_the_horizon_is_named(ill: Ill) -> None
         assert not await ill.findings(XminHorizon()), "a short transaction is healthy"
 
 
+@only_18
 async def test_v6_session_that_holds_nothing_is_silent(ill: Ill) -> None:
     """Between the statements of READ COMMITTED there is no snapshot."""
     async with session(ill) as other:
@@ -238,6 +250,7 @@ async def test_v6_prepared_transaction_is_named(ill: Ill) -> None:
         await ill.sql("ROLLBACK PREPARED 'it''s forgotten'")
 
 
+@only_18
 async def test_v6_role_that_sees_little_says_so(ill: Ill) -> None:
     """Without pg_monitor other sessions' snapshots are hidden: silence would be a lie."""
     await ill.sql("CREATE ROLE blind LOGIN")
@@ -249,6 +262,7 @@ async def test_v6_role_that_sees_little_says_so(ill: Ill) -> None:
         await ill.sql("DROP ROLE blind")
 
 
+@only_18
 async def test_v2_names_the_holder_instead_of_a_vacuum_that_cannot_help(ill: Ill) -> None:
     """A VACUUM that could remove nothing is not proposed."""
     check = StaleVacuum(dead_rows_warn=900, dead_rows_critical=900, age_s_critical=-1, held_s=0)

@@ -8,7 +8,7 @@ from optimizers.wording import GB, MB, count, grade, percent, setting_size, size
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 kB"), (1.5 * MB, "1.5 MB"), (100 * GB, "100 GB"), (3e15, "2.7 PB")],
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 kB"), (1.5 * MB, "1.5 MB"), (100 * GB, "100 GB"), (3e15, "2.7 PB")],
 )
 def test_sizes_take_the_largest_unit(value: float, text: str) -> None:
     """1024 to the next."""
