@@ -52,9 +52,10 @@ async def check(link: Link, pool: Pool, committers: Sequence[Committer], shards:
         fence_id = int(await connection.fetchval(load("raise_fence"), reason, consumer))
     for shard in range(shards):
         await _replay(link, shard, committers[shard % len(committers)])
-    await link.set(DATABASE_KEY, now)
+    # In this order: whoever dies in between leaves work that the next check sees, never a fence that stays.
     async with acquire(pool) as connection:
-        await connection.execute(load("lower_fence"), fence_id)
+        await connection.execute(load("lower_fences"), fence_id)
+    await link.set(DATABASE_KEY, now)
     log.warning("database_restored", extra={"now": now.decode()})
 
 

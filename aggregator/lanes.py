@@ -4,6 +4,7 @@ In: a run id, or None for real traffic. Out: a Lane, or None where the run was p
 Promise: a load-test batch never touches a row of the real schema.
 """
 
+import asyncio
 import time
 
 from aggregator.decode import BlockCache
@@ -57,11 +58,11 @@ class Lanes:
         self._settings = settings
         self._lanes: dict[str | None, Lane] = {}
         self._run_blocks: dict[str, BlockCache] = {}
+        self._opening = asyncio.Lock()
 
     async def main(self) -> Lane:
         """Return the lane of real traffic."""
-        lane = self._lanes.get(None)
-        return lane if lane is not None else await self._open(None, SCHEMA)
+        return self._lanes.get(None) or await self._open(None, SCHEMA)
 
     async def of(self, run_id: str | None, events: int) -> Lane | None:
         """Return the lane of a run, making its schema if needed; None if it was purged (`events` are counted)."""
@@ -79,6 +80,14 @@ class Lanes:
         return self._run_blocks.setdefault(run_id, BlockCache())
 
     async def _open(self, run_id: str | None, schema: str) -> Lane:
+        async with self._opening:
+            known = self._lanes.get(run_id)
+            if known is None:
+                known = self._lanes[run_id] = await self._connect(run_id, schema)
+            return known
+
+    async def _connect(self, run_id: str | None, schema: str) -> Lane:
+        """Return a lane whose clock is measured: without it good data could look as if it came from the future."""
         opened: list[Lane] = []
 
         def connected() -> None:
@@ -91,9 +100,13 @@ class Lanes:
         identities = Identities(pool, self._settings.streamgauge_series_budget)
         if run_id is not None:
             identities.blocks = self.blocks_of(run_id)
-        lane = self._lanes[run_id] = Lane(schema, pool, identities)
+        lane = Lane(schema, pool, identities)
         opened.append(lane)
-        await lane.set_clock()
+        try:
+            await lane.set_clock()
+        except BaseException:
+            pool.terminate()
+            raise
         return lane
 
     async def _close(self, run_id: str) -> None:

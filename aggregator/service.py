@@ -29,7 +29,7 @@ from aggregator.settled import until_settled
 from aggregator.shard import BLOCK_MS, OPERATIONAL, Shard
 from aggregator.trim import Trimmer
 from aggregator.upkeep import audit_job, upkeep_job
-from database.connect import acquire
+from database.connect import acquire, require_access
 from database.migrate import check as check_schema
 from database.queries import load
 from optimizers.jobs import JOBS
@@ -40,7 +40,14 @@ STOP_GRACE_S: Final = 12.0
 """How long a stop waits for what was read to be committed; it is pending in the group otherwise."""
 FAILOVER_CHECK_S: Final = 5.0
 
+WAIT_S: Final = 1.0
+"""Between two looks at a server that was away at the start."""
+
 T = TypeVar("T")
+
+
+class _Stopped(Exception):
+    """A stop was asked for before the start was through."""
 
 
 class Aggregator:
@@ -67,7 +74,10 @@ class Aggregator:
         lanes = Lanes(self._settings)
         link = self._open_link()
         try:
-            await self._start(link, lanes)
+            try:
+                await self._start(link, lanes)
+            except _Stopped:
+                return
             leases = Leases(link, self.consumer, self._shard_count, self._settings.streamgauge_lease_s)
             trimmer = Trimmer(
                 link,
@@ -83,19 +93,25 @@ class Aggregator:
             await self._close(lanes)
 
     async def _start(self, link: Link, lanes: Lanes) -> None:
-        main = await self._until_up(lanes.main, "database")
-        async with acquire(main.pool) as connection:
-            await check_schema(connection)
+        main = await self._until_up(lambda: self._open_database(lanes), "database")
         self._shard_count = await self._until_up(lambda: shard_count(link, self._settings.streamgauge_shards), "redis")
         await self._until_up(lambda: self._check_database(link, main), "failover check")
 
+    async def _open_database(self, lanes: Lanes) -> Lane:
+        main = await lanes.main()
+        async with acquire(main.pool) as connection:
+            await check_schema(connection)
+        return main
+
     async def _until_up(self, step: Callable[[], Awaitable[T]], what: str) -> T:
-        while True:
+        while not self._stopping.is_set():
             try:
                 return await step()
             except OPERATIONAL as error:
+                require_access(error)
                 log.warning("waiting_for", extra={"what": what, "error": repr(error)})
-                await asyncio.sleep(1.0)
+                await self._pause(WAIT_S)
+        raise _Stopped
 
     def _open_link(self, block_s: float = 0.0) -> Link:
         link = open_link(self._settings, block_s=block_s)
@@ -112,6 +128,9 @@ class Aggregator:
         try:
             committers = [self._committer(i, spare) for i in range(self._shard_count)]
             await check_failover(link, main.pool, committers, self._shard_count, self.consumer)
+        except BaseException:
+            main.reconnected = True  # not settled: nothing may be committed before it is
+            raise
         finally:
             await spare.aclose()
         self._checked_at = now
@@ -214,12 +233,17 @@ class Aggregator:
             for shard in sorted(self._shards):
                 try:
                     main = await lanes.main()
-                    await main.set_clock()
+                    for lane in (main, *self._open_lanes(shard)):
+                        await lane.set_clock()
                     await trimmer.trim(shard, main.pool)
                     await trimmer.drop_idle_consumers(shard)
                 except OPERATIONAL as error:
                     log.warning("step_failed", extra={"step": "trim", "shard": shard, "error": repr(error)})
             await self._pause(self._settings.streamgauge_trim_interval_s)
+
+    def _open_lanes(self, shard: int) -> list[Lane]:
+        lanes = self._lanes_of.get(shard)
+        return [] if lanes is None else lanes.open_lanes()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but wake up at once when stopping."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from database.settings import PostgresSettings
+from database.settings import PostgresSettings, SettingsError
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -40,6 +40,19 @@ AWAY: Final = (
     NotCommitted,
 )
 """What a call raises when the server failed it: nothing is said about the program or its data."""
+
+ACCESS_SQLSTATES: Final = ("28", "3D000", "42501")
+"""Wrong role, wrong password, no such database, missing privileges: waiting does not help."""
+
+
+def require_access(error: BaseException) -> None:
+    """Raise SettingsError when the server answered, and refused what the settings say."""
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        raise SettingsError(f"POSTGRES_DSN: {error}") from None
+    state = getattr(error, "sqlstate", None) or ""
+    if state.startswith(ACCESS_SQLSTATES):
+        raise SettingsError(f"POSTGRES_DSN (or POSTGRES_USER, _PASSWORD, _DB): PostgreSQL says {error}") from None
+
 
 OPERATIONAL_SQLSTATES: Final = ("40", "53", "55", "57", "08", "25", "58", "XX")
 """Classes of errors that say nothing about the data: retried for ever, never counted against a batch."""

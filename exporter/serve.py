@@ -6,17 +6,20 @@ Promise: the port opens only when settings, access and the database's schema wer
 
 import asyncio
 import logging
-from socket import socket
+import socket
 
 import uvicorn
 
-from database.connect import AWAY, acquire, open_pool
+from database.connect import AWAY, acquire, open_pool, require_access
 from database.migrate import check as check_schema
+from database.settings import SettingsError
 from exporter.app import make_app
 from exporter.service import STOP_GRACE_S
 from exporter.settings import ExporterSettings, check_access
 
 log = logging.getLogger(__name__)
+
+BACKLOG = 2048
 
 
 async def require_schema(settings: ExporterSettings) -> None:
@@ -29,6 +32,7 @@ async def require_schema(settings: ExporterSettings) -> None:
                     await check_schema(connection)
                 return
             except AWAY as error:
+                require_access(error)
                 log.warning("waiting_for", extra={"what": "database", "error": repr(error)})
                 await asyncio.sleep(1.0)
     finally:
@@ -38,7 +42,7 @@ async def require_schema(settings: ExporterSettings) -> None:
 class Server(uvicorn.Server):
     """Ends the page's streams before it waits for requests under way: such a stream has no end of its own."""
 
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop."""
         await self.config.app.state.page.stop()  # pyright: ignore[reportAttributeAccessIssue, reportFunctionMemberAccess]
         await super().shutdown(sockets)
@@ -51,15 +55,21 @@ def run(settings: ExporterSettings) -> None:
     asyncio.run(require_schema(settings))
     config = uvicorn.Config(
         app,
-        host=settings.streamgauge_exporter_host,
-        port=settings.streamgauge_exporter_port,
         loop="uvloop",
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=STOP_GRACE_S,
         server_header=False,
     )
-    server = Server(config)
-    server.run()
-    if not server.started:
-        raise OSError(f"STREAMGAUGE_EXPORTER_PORT {settings.streamgauge_exporter_port} could not be opened")
+    with _listen(settings.streamgauge_exporter_host, settings.streamgauge_exporter_port) as listening:
+        Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the port ourselves: uvicorn would leave with a code of its own and without naming the setting."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SettingsError(f"STREAMGAUGE_EXPORTER_HOST {host}, STREAMGAUGE_EXPORTER_PORT {port}: {why}") from None

@@ -15,6 +15,8 @@ from streamgauge.processes import StartError
 
 EXIT_FAULT: Final = 1
 EXIT_USAGE: Final = 2
+AWAY_SQLSTATES: Final = ("08", "28", "3D", "53", "57")
+"""Connection, access, no such database, resources, shutdown: what PostgreSQL says of itself, not of a statement."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,12 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        # Named by class because their modules need an extra that this command may do without.
-        if type(error).__name__ == "SettingsError":
-            return _say(f"bad setting: {error}", EXIT_USAGE)
-        if type(error).__name__ == "SchemaError":
-            return _say(str(error), EXIT_FAULT)
-        raise
+        code, text = _foreseen(error)
+        if code is None:
+            raise
+        return _say(text, code)
 
 
 class MissingExtra(Exception):
@@ -68,6 +68,24 @@ def _load(name: str) -> ModuleType:
         raise MissingExtra(
             f"`streamgauge {name}` needs the package {error.name}: pip install 'streamgauge[embedded]'"
         ) from error
+
+
+def _foreseen(error: Exception) -> tuple[int | None, str]:
+    """Return exit code and line of a failure that is no bug; (None, "") of any other.
+
+    Named by class because their modules need an extra that this command may do without.
+    """
+    names = {each.__name__ for each in type(error).__mro__}
+    if "SettingsError" in names:
+        return EXIT_USAGE, f"bad setting: {error}"
+    if "SchemaError" in names:
+        return EXIT_FAULT, str(error)
+    if "ClientConfigurationError" in names:
+        return EXIT_USAGE, f"bad setting: POSTGRES_DSN: {error}"
+    state = str(getattr(error, "sqlstate", None) or "")
+    if isinstance(error, OSError | TimeoutError) or state.startswith(AWAY_SQLSTATES) or "RedisError" in names:
+        return EXIT_FAULT, f"a server is away or refuses: {type(error).__name__}: {error}".rstrip(": ")
+    return None, ""
 
 
 def _say(text: str, code: int) -> int:

@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-import os
 
 from database.connect import open_pool
 from database.load_runs import migrate_runs
 from database.migrate import migrate
 from database.settings import PostgresSettings, read_settings
 from streamgauge.commands import Subparsers
+from streamgauge.reach import environment
 from streamgauge.stack import postgres_address
 
 
@@ -28,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _migrate() -> list[str]:
-    applied = await migrate(postgres_address(os.environ))
-    named = {name: value for name, value in os.environ.items() if name.startswith("POSTGRES_")}
+    environ = environment()
+    applied = await migrate(postgres_address(environ))
+    named = {name: value for name, value in environ.items() if name.startswith("POSTGRES_")}
     pool = await open_pool(read_settings(PostgresSettings, named), application="streamgauge-cli", size=1)
     try:
         return applied + await migrate_runs(pool)

@@ -1,2 +1,0 @@
--- $1 fence
-UPDATE fences SET lowered_at = now() WHERE fence_id = $1
