@@ -17,6 +17,7 @@ from tests.integration.optimizers.ill import Ill
 
 only_15 = pytest.mark.parametrize("ill_dsn", ["15"], indirect=True, ids=["postgres15"])
 only_18 = pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
+WAITING = "SELECT count(*) = {} FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 Session = asyncpg.Connection  # its type argument is there for the type checker only
 
 
@@ -112,15 +113,11 @@ async def test_k4_head_of_the_queue_is_named_and_nobody_in_it(ill: Ill) -> None:
     await ill.sql("CREATE TABLE t (a int)")
     async with session(ill, "migration") as head, session(ill, "ddl") as second, session(ill, "shop") as third:
         await head.execute("BEGIN; LOCK TABLE t IN ACCESS SHARE MODE")
-        waits = [
-            asyncio.create_task(second.execute("BEGIN; LOCK TABLE t; COMMIT")),
-            asyncio.create_task(third.execute("SELECT FROM t")),
-        ]
+        waits = [asyncio.create_task(second.execute("BEGIN; LOCK TABLE t; COMMIT"))]
         try:
-            await ill.until(
-                "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                " AND datname = current_database()"
-            )
+            await ill.until(WAITING.format(1))
+            waits.append(asyncio.create_task(third.execute("SELECT FROM t")))
+            await ill.until(WAITING.format(2))
             found = await ill.findings(Blocked(sessions_warn=2))
             assert list(found) == ["session streamgauge / migration"]
             cause = found["session streamgauge / migration"]
@@ -142,9 +139,7 @@ async def test_k4_prepared_transaction_is_named_as_the_cause(ill: Ill) -> None:
     await ill.sql("CREATE TABLE t (a int)", "BEGIN; LOCK TABLE t; PREPARE TRANSACTION 'forgotten'")
     async with session(ill) as other:
         waiting = asyncio.create_task(other.execute("SELECT FROM t"))
-        await ill.until(
-            "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
+        await ill.until(WAITING.format(1))
         found = await ill.findings(Blocked(waited_s_warn=0))
         await ill.sql("ROLLBACK PREPARED 'forgotten'")
         await waiting
