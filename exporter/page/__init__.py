@@ -6,12 +6,14 @@ Promise: what is shown was measured; the database is asked once for all who look
 
 import asyncio
 import time
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Path, Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
 
 from database.connect import AWAY
+from exporter.answers import AWAY_ANSWER, BAD_ANSWERS
 from exporter.page.guard import HEADERS
 from exporter.page.heat import DEFAULT_RANGE
 from exporter.page.live import Full, Live
@@ -25,6 +27,26 @@ from exporter.snapshot import Unavailable
 FRESH_S: Final = 1.0
 """A page that is opened may be painted from a context of this age."""
 SELECTOR_MAX: Final = 4096
+
+
+class Heat(BaseModel):
+    """A picture of a histogram over time; without data it has `unit` and `html` only."""
+
+    unit: str
+    html: str
+    from_s: int | None = None
+    to_s: int | None = None
+    step_s: int | None = None
+    level: str | None = None
+    series: int | None = None
+    start_s: list[int] = []
+    n: list[int | None] = []
+    """Events per window; null: no data."""
+    lines: dict[str, list[float | None]] = {}
+    """Quantiles per window."""
+    partial: list[bool] = []
+    limits: list[float] = []
+    cells: list[Any] = []
 
 
 class Page:
@@ -68,7 +90,7 @@ def add_page_routes(app: FastAPI, exporter: Exporter) -> Page:
 
 
 def _add_page(app: FastAPI, shown: Page) -> None:
-    @app.get("/", response_class=HTMLResponse, summary="The page for people")
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def index(
         series: Annotated[str, Query(max_length=SELECTOR_MAX, description="A histogram to draw")] = "",
         span: Annotated[str, Query(max_length=8, alias="range", description="15m, 1h, 6h, 24h or 7d")] = DEFAULT_RANGE,
@@ -78,7 +100,7 @@ def _add_page(app: FastAPI, shown: Page) -> None:
         html = await asyncio.to_thread(lambda: page(context, parts(context)))
         return HTMLResponse(html, headers={**HEADERS, "Cache-Control": "no-store"})
 
-    @app.get("/page/{name}", summary="A file of the page")
+    @app.get("/page/{name}", include_in_schema=False)
     async def file(name: Annotated[str, Path(max_length=64)]) -> Response:
         if name not in STATIC:
             return PlainTextResponse("no such file\n", 404, HEADERS)
@@ -89,7 +111,7 @@ def _add_page(app: FastAPI, shown: Page) -> None:
 
 
 def _add_live(app: FastAPI, shown: Page) -> None:
-    @app.get("/api/live", response_class=StreamingResponse, summary="Parts of the page as they change")
+    @app.get("/api/live", response_class=StreamingResponse, include_in_schema=False)
     async def live() -> Response:
         try:
             events = shown.live.watch()
@@ -102,7 +124,7 @@ def _add_live(app: FastAPI, shown: Page) -> None:
 
 
 def _add_heat(app: FastAPI, shown: Page) -> None:
-    @app.get("/api/heat", summary="How the values of a histogram lie over time")
+    @app.get("/api/heat", response_model=Heat, responses=AWAY_ANSWER | BAD_ANSWERS, summary="How values lie over time")
     async def heat(
         series: Annotated[str, Query(min_length=1, max_length=SELECTOR_MAX)],
         span: Annotated[str, Query(max_length=8, alias="range")] = DEFAULT_RANGE,
