@@ -41,6 +41,7 @@ class Live:
         self._news = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._is_reading = False
 
     @property
     def viewers(self) -> int:
@@ -59,7 +60,7 @@ class Live:
             yield f"retry: {RETRY_MS}\n\n".encode()
             seen = 0
             while not self._stopping:
-                self._start()
+                await self._start()
                 seen, changed = await self._next(seen)
                 yield message(changed) if changed else STILL
         finally:
@@ -71,25 +72,31 @@ class Live:
         """Wait for something newer than version `seen`, at most until the next heartbeat."""
         try:
             async with asyncio.timeout(HEARTBEAT_S), self._news:
-                await self._news.wait_for(lambda: self._stopping or self._version > seen)
+                await self._news.wait_for(lambda: self._stopping or self._version > seen or not self._is_reading)
         except TimeoutError:
             return seen, {}
         changed = {name: text for name, (version, text) in self._parts.items() if version > seen}
         return self._version, changed
 
-    def _start(self) -> None:
-        if self._task is not None and self._task.done():
-            self._task.result()  # a bug there ends the streams, not the silence
+    async def _start(self) -> None:
+        if self._task is not None and not self._is_reading:
+            await asyncio.shield(self._task)  # it died of a bug: that ends the streams instead of silencing them
         if self._task is None:
+            self._is_reading = True
             self._task = asyncio.create_task(self._refresh(), name="exporter - page")
 
     async def _refresh(self) -> None:
-        while True:
-            parts = await self._read()
+        try:
+            while True:
+                parts = await self._read()
+                async with self._news:
+                    self._take(parts)
+                    self._news.notify_all()
+                await asyncio.sleep(self._every_s)
+        finally:
+            self._is_reading = False
             async with self._news:
-                self._take(parts)
                 self._news.notify_all()
-            await asyncio.sleep(self._every_s)
 
     def _take(self, parts: Parts) -> None:
         changed = {name: text for name, text in parts.items() if self._parts.get(name, (0, ""))[1] != text}

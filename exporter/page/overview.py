@@ -146,7 +146,7 @@ def notices(context: Context) -> list[Reason]:
     opened = [f for f in listed if f["state"] == "open" and f["severity"] != "info"]
     if opened:
         text = f"{plural(len(opened), 'finding')} open, the first about {opened[0]['object']}"
-        found.append(Reason("degraded", "database", text, section="findings"))
+        found.append(Reason("degraded", "findings", text, section="findings"))
     view = context["view"]
     if view is not None and not any(service.states.get("live") for service in view.services):
         text = "no producer is live" if view.services else "no producer was ever heard of"

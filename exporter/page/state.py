@@ -20,7 +20,7 @@ _HEADLINES: Final = {
 _ADVICE: Final = {
     "database": "Check the server and POSTGRES_*. The stream holds what arrives; totals continue where they stood.",
     "redis": "Check the server and REDIS_URL. Producers merge what they measure: an outage costs detail, never totals.",
-    "aggregators": "Start one with `streamgauge aggregate`. Events wait in the stream until then.",
+    "aggregators": "Start one: streamgauge aggregate. Events wait in the stream until then.",
     "snapshot": "/metrics answers 503 meanwhile: a gap is harmless, a fall is not.",
 }
 _WORDS: Final = {"warn": "degraded", "warning": "degraded", "critical": "down"}

@@ -4,10 +4,11 @@ In: values as the sources give them; None where a value is unknown. Out: short t
 Promise: unknown reads as "unknown", never as 0; nothing is rounded to a whole that is not one (0.4 s, not 0 s).
 """
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 UNKNOWN: Final = "unknown"
 
@@ -130,7 +131,36 @@ def plural(number: int, one: str, many: str = "") -> str:
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
+def evidence(given: Any, name: str) -> str:
+    """Return a value that stands beside a name which ends in its unit."""
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    for ending, say in _EVIDENCE:
+        if name.endswith(ending):
+            return say(float(given))
+    return f"{given:,}" if isinstance(given, int) else _three(given) if math.isfinite(given) else UNKNOWN
+
+
+_EVIDENCE: Final[tuple[tuple[str, Callable[[float], str]], ...]] = (
+    ("_bytes", size),
+    ("_ms", lambda number: duration(number / 1000)),
+    ("_s", duration),
+    ("_h", lambda number: duration(number * 3600)),
+    ("_days", lambda number: duration(number * 86_400)),
+    ("_percent", lambda number: f"{_three(number)} %"),
+)
+
+
+def unit_free(name: str) -> str:
+    """Return a name of evidence for people: its unit stands beside the value."""
+    for ending, _ in _EVIDENCE:
+        name = name.removesuffix(ending)
+    return name.replace("_", " ")
+
+
 FILTERS: Final = {
+    "evidence": evidence,
+    "unit_free": unit_free,
     "count": count,
     "short": short,
     "duration": duration,
