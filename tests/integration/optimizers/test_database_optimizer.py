@@ -269,6 +269,19 @@ async def test_run_that_lost_its_process_is_marked_failed(rig: Rig) -> None:
     assert [row["status"] for row in rows] == ["failed", "done"]
 
 
+async def test_run_that_is_cut_off_leaves_nothing_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The schedule's own deadline: the run is on record as failed, its lock, statement and session are gone."""
+    monkeypatch.setattr(Slow, "timeout_s", 20.0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await rig.run(Slow)
+    assert [row["status"] for row in await rig.rows("SELECT status FROM optimizer_runs")] == ["failed"]
+    assert (await rig.run(InvalidIndex)).outcome is Outcome.DONE
+    assert not await rig.rows(
+        "SELECT FROM pg_stat_activity WHERE application_name = 'db_optimizer' AND state = 'active'"
+    )
+
+
 async def test_automatic_tier_analyzes_and_records_before_and_after(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, with the numbers."""
     await rig.pool.execute("CREATE TABLE public.t AS SELECT generate_series(1, 100) AS a")
