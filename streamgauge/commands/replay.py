@@ -35,8 +35,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         now_s = time.time()
         span = parse_instant(args.start, now_s), parse_instant(args.end, now_s)
-        if span[0] >= span[1] or args.speed < 0 or (args.into or "").startswith("sg:{"):
-            raise ValueError("--from must be before --to, --speed positive, --into none of the pipeline's own streams")
+        if span[0] >= span[1]:
+            raise ValueError(f"--from {args.start} is not before --to {args.end}")
+        if args.speed < 0:
+            raise ValueError("--speed must not be negative")
+        if (args.into or "").startswith("sg:{"):
+            raise ValueError(f"--into {args.into} is one of the pipeline's own streams")
     except ValueError as error:
         sys.stderr.write(f"streamgauge: {error}\n")
         return 2
@@ -50,15 +54,15 @@ async def _run(args: argparse.Namespace, from_s: int, to_s: int) -> int:
         from_s, to_s = from_s // WINDOW_S * WINDOW_S, -(-to_s // WINDOW_S) * WINDOW_S
         found = await replay(at.pool, at.link, from_s, to_s, args.run_id, args.metric)
     if args.verify:
-        return _verify(found, from_s, to_s, args.format)
+        return _verify(found, from_s, to_s, args.format, args.metric)
     _show(found, args.format)
     return 0
 
 
-def _verify(found: Replayed, from_s: int, to_s: int, form: str) -> int:
+def _verify(found: Replayed, from_s: int, to_s: int, form: str, metric: str | None) -> int:
     unlike = differences(found)
     report = {
-        "ok": not unlike,
+        "ok": not unlike and (metric is None or len(found.rows.series) > 0),
         "batches": found.batches,
         "rows": len(found.rows.series),
         "windows": max(0, to_s - max(from_s, found.covered_from_s)) // WINDOW_S,
@@ -67,7 +71,10 @@ def _verify(found: Replayed, from_s: int, to_s: int, form: str) -> int:
     }
     if form == "json":
         print(json.dumps(report))
-        return 1 if unlike else 0
+        return 0 if report["ok"] else 1
+    if not report["rows"] and metric is not None:
+        print(f"nothing compared: no batch of these windows holds the metric {metric}")
+        return 1
     for each in unlike:
         where = f"{each.series} window {each.window_s} {each.column}"
         print(f"DIFFERS {where}: {each.stored} stored, {each.replayed} replayed")

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -16,26 +17,29 @@ BLOCK_MS = 1000
 def add_parser(sub: Subparsers) -> None:
     """Declare the options."""
     parser = sub.add_parser("tail", help="show the batches that arrive in the streams")
-    parser.add_argument("--count", type=int, default=0, metavar="N", help="end after N batches (default: Ctrl-C)")
+    parser.add_argument("--count", type=int, metavar="N", help="end after N batches (default: Ctrl-C)")
     parser.add_argument("--service", metavar="NAME", help="only batches of this service")
 
 
 def run(args: argparse.Namespace) -> int:
     """Follow the streams until interrupted."""
+    if args.count is not None and args.count < 1:
+        sys.stderr.write(f"streamgauge: --count {args.count} is not positive\n")
+        return 2
     asyncio.run(_tail(args.count, args.service))
     return 0
 
 
-async def _tail(count: int, service: str | None) -> None:
+async def _tail(count: int | None, service: str | None) -> None:
     async with reach_streams(BLOCK_MS / 1000) as link:
         shards = int(await link.get(SHARD_COUNT_KEY) or DEFAULT_SHARDS)
         after = {stream_key(shard).encode(): await _newest(link, stream_key(shard)) for shard in range(shards)}
         shown = 0
-        while not count or shown < count:
+        while count is None or shown < count:
             for stream, entries in await link.xread(after, count=100, block=BLOCK_MS):
                 after[stream] = entries[-1][0]
                 lines = [_line(stream.decode(), i.decode(), fields.get(FIELD, b""), service) for i, fields in entries]
-                for line in filter(None, lines):
+                for line in list(filter(None, lines))[: None if count is None else count - shown]:
                     print(line, flush=True)
                     shown += 1
 
