@@ -1,7 +1,9 @@
-"""Every check answers for the role that the documentation tells to make: it reads statistics and nothing else."""
+"""Every check answers for a role that reads statistics and nothing else, and waits for nobody's lock."""
 
+import contextlib
 from collections.abc import AsyncGenerator
 
+import asyncpg
 import pytest
 
 from optimizers.check import Check, Unsupported
@@ -42,3 +44,19 @@ async def test_every_check_answers_for_a_role_with_pg_monitor_only(restricted: I
             await restricted.look(check)
         except Unsupported as lacking:
             assert "pg_stat_statements" in str(lacking) or "hypopg" in str(lacking), (check.id, lacking)
+
+
+@pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
+async def test_no_check_waits_for_a_locked_table(ill: Ill) -> None:
+    """An ALTER TABLE that takes its time hides what it changes from a check, and nothing else."""
+    name = await ill.connection.fetchval("SELECT current_database()")
+    await ill.sql(*OBJECTS, f"ALTER DATABASE {name} SET lock_timeout = '50ms'")
+    holder = await asyncpg.connect(ill.dsn)
+    try:
+        await holder.execute("BEGIN; LOCK TABLE t, m, m1, rest; ALTER SEQUENCE t_id_seq CACHE 2")
+        await holder.execute("REINDEX TABLE t")
+        for kind in CHECKS:
+            with contextlib.suppress(Unsupported):
+                await ill.look(kind())
+    finally:
+        await holder.close()
