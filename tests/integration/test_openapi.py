@@ -1,0 +1,105 @@
+"""The API keeps what /openapi.json promises: schemathesis asks it on real servers, and while they are away."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.python import asgi
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from database.settings import read_settings
+from exporter.app import make_app
+from exporter.settings import ExporterSettings
+
+CHECKS: Final[list[Any]] = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+NOT_EVERY_QUESTION_HAS_AN_ANSWER: Final = {"/api/rollups", "/api/heat", "/api/monitoring/jobs/{job}/history"}
+"""A well-formed metric or job that nobody knows is refused, with 404 or the like."""
+EXAMPLES: Final = 15
+
+
+@contextmanager
+def application(dsn: str, redis_url: str, **more: str) -> Iterator[tuple[FastAPI, Any]]:
+    """Run an exporter in this process; yields it and a client of it."""
+    quick = {"STREAMGAUGE_PROBE_DEADLINE_S": "0.5", "STREAMGAUGE_SCRAPE_DEADLINE_S": "1"}
+    app = make_app(read_settings(ExporterSettings, {"POSTGRES_DSN": dsn, "REDIS_URL": redis_url} | quick | more))
+    with asgi.get_client(app) as client:
+        yield app, client
+    asgi.shutdown_lifespans()
+
+
+HONEST: Final = settings(
+    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck]
+)
+
+
+def ask_all(app: FastAPI, client: Any, *, away: bool = False) -> set[tuple[str, int]]:
+    """Ask every operation well and badly; returns the paths with the statuses they answered."""
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    seen: set[tuple[str, int]] = set()
+    for found in schema.get_all_operations():
+        operation: Any = found.ok()
+        strict = not away and operation.path not in NOT_EVERY_QUESTION_HAS_AN_ANSWER
+        ask(operation, GenerationMode.POSITIVE, client, [*CHECKS, positive_data_acceptance] if strict else CHECKS, seen)
+        if list(operation.iter_parameters()):
+            ask(operation, GenerationMode.NEGATIVE, client, CHECKS, seen)
+    return seen
+
+
+def ask(operation: Any, mode: GenerationMode, client: Any, checks: list[Any], seen: set[tuple[str, int]]) -> None:
+    """Ask one operation some generated questions."""
+
+    @HONEST
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def one(case: Any) -> None:
+        answer = case.call(session=client)
+        case.validate_response(answer, checks=checks if answer.status_code == 503 else [not_a_server_error, *checks])
+        seen.add((operation.path, answer.status_code))
+
+    one()
+
+
+def test_every_answer_is_as_described(dsn: str, redis_url: str) -> None:
+    with application(dsn, redis_url) as (app, client):
+        seen = ask_all(app, client)
+    assert {path for path, status in seen if status == 200} >= {
+        "/metrics",
+        "/metrics/health",
+        "/health/detailed",
+        "/metrics/database",
+        "/api/producers",
+        "/api/monitoring/jobs",
+        "/api/monitoring/database-optimization/status",
+    }
+    assert {status for _, status in seen} <= {200, 400, 403, 404, 422}
+
+
+def test_what_is_answered_while_all_is_away_is_as_described() -> None:
+    with application("postgresql://u@127.0.0.1:1/x", "redis://127.0.0.1:1/0") as (app, client):
+        seen = ask_all(app, client, away=True)
+    assert {path for path, status in seen if status == 200} == {"/healthz", "/metrics/self"}
+    assert {status for _, status in seen} <= {200, 400, 403, 422, 503}
+
+
+def test_the_description_needs_the_token_too(dsn: str, redis_url: str) -> None:
+    with application(dsn, redis_url, STREAMGAUGE_EXPORTER_TOKEN="t0ken") as (_, client):
+        assert client.get("/openapi.json").status_code == 401
+        assert client.get("/openapi.json", headers={"Authorization": "Bearer t0ken"}).status_code == 200
