@@ -20,7 +20,7 @@ MAX_CRASHES: Final = 3
 AGGREGATOR_CURRENT_S: Final = 15.0
 """An aggregator whose heartbeat is older is taken for dead."""
 EARLY_S: Final = 0.25
-"""Clocks differ and timers fire early: this close to a slot it has begun."""
+"""Clocks differ and timers fire early: this close to a slot, and a tenth of the interval at most, it has begun."""
 LONGEST_DETAIL: Final = 2000
 
 
@@ -94,7 +94,8 @@ async def claim_slot(
     connection: Connection, job: str, every_s: float, consumer: str, *, grace_s: float, coalesce: bool
 ) -> Claim | None:
     """Begin the newest slot unless it has an owner; one that is later than the grace is written down as skipped."""
-    row = await connection.fetchrow(load("claim_slot"), job, every_s, consumer, grace_s, coalesce, EARLY_S)
+    early_s = min(EARLY_S, every_s / 10)
+    row = await connection.fetchrow(load("claim_slot"), job, every_s, consumer, grace_s, coalesce, early_s)
     return _claim(job, row)
 
 

@@ -127,6 +127,7 @@ async def test_a_slot_is_run_by_one_of_two_schedules(dsn: str, pool: Pool) -> No
     rows = await jobs.history(pool)
     assert {(row["consumer"], row["scheduled_for"]) for row in rows} == set(done)
     assert {row["attempt"] for row in rows} == {1}
+    assert await pool.fetchval("SELECT n FROM job_tallies WHERE outcome = 'done'") == len(done)
 
 
 async def test_a_run_left_by_a_crash_is_begun_again_and_both_attempts_are_seen(dsn: str, pool: Pool) -> None:
@@ -144,6 +145,17 @@ async def test_a_run_left_by_a_crash_is_begun_again_and_both_attempts_are_seen(d
         (2, "heir", "done"),
     ]
     assert row["facts"] == {"n": 1}
+
+
+async def test_a_slot_waits_for_a_run_that_nobody_has_given_up_yet(dsn: str, pool: Pool) -> None:
+    """Its lock is free and its beat is fresh: its connection broke a moment ago, and it may still be at work."""
+    claim = await leave_by_crash(pool)
+    await pool.execute("UPDATE runs SET beat_at = now(), scheduled_for = scheduled_for - interval '1 day'")
+    async with scheduled(dsn, job(fine)):
+        old, new = await ended(pool, 2)
+    assert [attempt["ended"] for attempt in old["attempts"]] == ["crashed", "done"]
+    assert new["scheduled_for"] == claim.scheduled_for
+    assert new["started_at"] >= old["finished_at"]
 
 
 async def test_the_third_crash_is_the_last(dsn: str, pool: Pool) -> None:
@@ -233,6 +245,24 @@ async def test_a_run_whose_lock_is_lost_is_stopped(dsn: str, pool: Pool) -> None
         assert stopped.is_set()
     assert row["outcome"] == "failed"
     assert row["detail"].startswith("stopped: the connection that holds its lock failed")
+
+
+async def test_a_run_that_another_has_begun_again_is_stopped_and_left_to_it(dsn: str, pool: Pool) -> None:
+    began, stopped = asyncio.Event(), asyncio.Event()
+
+    async def works(run: Run) -> Result:
+        began.set()
+        try:
+            return await for_ever(run)
+        finally:
+            stopped.set()
+
+    async with scheduled(dsn, job(works)):
+        await asyncio.wait_for(began.wait(), DEADLINE_S)
+        await pool.execute("UPDATE runs SET consumer = 'other', attempt = 2, beat_at = now() + interval '1 min'")
+        await asyncio.wait_for(stopped.wait(), DEADLINE_S)
+    (row,) = await jobs.history(pool)
+    assert (row["consumer"], row["outcome"], row["attempts"]) == ("other", None, [])
 
 
 async def test_a_stalled_holder_of_the_lock_is_evicted(dsn: str, pool: Pool) -> None:
