@@ -77,7 +77,9 @@ class Browser:
             time.sleep(0.05)
         port, path = said.read_text().split("\n")[:2]
         address = f"ws://127.0.0.1:{port}{path}"
-        self._socket = self._open_things.enter_context(connect(address, max_size=None, open_timeout=REPLY_S))
+        self._socket = self._open_things.enter_context(
+            connect(address, max_size=None, max_queue=None, ping_interval=None, open_timeout=REPLY_S)
+        )
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         self._session = session

@@ -66,8 +66,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters |= words.FILTERS
-    names: dict[str, Any] = made.globals  # jinja2's annotation admits its own functions only
+    # jinja2's annotations admit its own functions only.
+    filters: dict[str, Any] = made.filters
+    filters.update(words.FILTERS)
+    names: dict[str, Any] = made.globals
     names.update(asset=asset, sign=SIGNS.__getitem__, level_of=level_of, outcome_level=outcome_level, summary=summary)
     return made
 
