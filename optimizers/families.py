@@ -7,7 +7,8 @@ Out: one family per root. Promise: a table that is no partition is a family of i
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from optimizers.check import Severity
+from database.partitions import PARTS
+from optimizers.check import Look, Severity
 from optimizers.wording import worst
 
 MOST_NAMED: Final = 20
@@ -27,6 +28,11 @@ class Family(NamedTuple):
         if len(self.rows) == 1 and self.rows[0]["name"] == self.root:
             return self.root
         return f"{len(self.rows)} partition{'s'[: len(self.rows) > 1]} of {self.root} ({self.rows[0]['name']} first)"
+
+
+def lasting(rows: Iterable[Any], look: Look) -> list[Any]:
+    """Return rows without the partitions of our own parts: compaction drops them minutes after they were written."""
+    return [row for row in rows if not (look.is_monitoring and row["root"].endswith(f".{PARTS.parent}"))]
 
 
 def families(graded: Iterable[tuple[Any, Severity]]) -> list[Family]:

@@ -2,7 +2,7 @@
 
 In: nothing. Out: CHECKS, in the order of the catalogue. Adding one: a file `<id>_<name>.py` with a frozen
 dataclass, its SQL as database/queries/check_<id>_<name>.sql, an import and a line here, a row in
-docs/database-optimizer.md, and a case that finds it beside one that stays silent.
+docs/database-checks.md, and a case that finds it beside one that stays silent.
 """
 
 from typing import Final

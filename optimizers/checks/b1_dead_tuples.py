@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity, Tier
-from optimizers.families import Family, families, listed
+from optimizers.families import Family, families, lasting, listed
 from optimizers.horizon import Holder, blocking
 from optimizers.wording import GB, count, grade, percent, size, span, worst
 
@@ -38,7 +38,7 @@ class DeadTuples:
         """Look at every table that has enough dead rows."""
         least = min(self.dead_share_warn, self.big_share_warn, self.huge_share_critical)
         rows = await look.connection.fetch(load("check_b1_dead_tuples"), self.min_dead_rows, least)
-        ill = [(row, self._severity(row)) for row in rows]
+        ill = [(row, self._severity(row)) for row in lasting(rows, look)]
         found = families([(row, severity) for row, severity in ill if severity is not None])
         holder = await blocking(look.connection, self.held_xids, self.held_s) if found else None
         return Answer([self._finding(family, holder) for family in found])

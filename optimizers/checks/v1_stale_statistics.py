@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity, Tier
-from optimizers.families import Family, families, listed
+from optimizers.families import Family, families, lasting, listed
 from optimizers.wording import count, grade, percent, span, worst
 
 
@@ -35,7 +35,7 @@ class StaleStatistics:
         rows = await look.connection.fetch(
             load("check_v1_stale_statistics"), self.min_changed_rows, self.min_changed_share
         )
-        graded = [(row, self._severity(row)) for row in rows]
+        graded = [(row, self._severity(row)) for row in lasting(rows, look)]
         found = families([(row, severity) for row, severity in graded if severity is not None])
         return Answer([_finding(family) for family in found])
 

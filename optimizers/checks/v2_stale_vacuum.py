@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity, Tier
-from optimizers.families import Family, families, listed
+from optimizers.families import Family, families, lasting, listed
 from optimizers.horizon import Holder, blocking
 from optimizers.wording import count, percent, span
 
@@ -35,7 +35,7 @@ class StaleVacuum:
     async def look(self, look: Look) -> Answer:
         """Look at every table with enough dead rows."""
         least = min(self.dead_rows_warn, self.dead_rows_critical)
-        rows = await look.connection.fetch(load("check_v2_stale_vacuum"), least)
+        rows = lasting(await look.connection.fetch(load("check_v2_stale_vacuum"), least), look)
         seen = await look.first_seen([row["name"] for row in rows if row["vacuum_age_s"] is None])
         aged = [(row, _age_s(row, seen, look.now)) for row in rows]
         graded = [({**row, "age_s": age_s}, self._severity(row["dead_rows"], age_s)) for row, age_s in aged]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity, Tier
-from optimizers.families import Family, families, listed
+from optimizers.families import Family, families, lasting, listed
 from optimizers.wording import count, span
 
 
@@ -29,7 +29,7 @@ class NeverFrozen:
 
     async def look(self, look: Look) -> Answer:
         """Look at every table that enough was inserted into."""
-        rows = await look.connection.fetch(load("check_v3_never_frozen"), self.min_inserted_rows)
+        rows = lasting(await look.connection.fetch(load("check_v3_never_frozen"), self.min_inserted_rows), look)
         seen = await look.first_seen([row["name"] for row in rows if row["vacuum_age_s"] is None])
         aged = [{**row, "age_s": _age_s(row, seen, look.now)} for row in rows]
         old = [row for row in aged if row["age_s"] > self.age_s_warn]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from database import partitions
 from optimizers.check import Severity, Tier
 from optimizers.checks.v1_stale_statistics import StaleStatistics
 from optimizers.checks.v2_stale_vacuum import StaleVacuum
@@ -14,7 +15,7 @@ from optimizers.checks.v3_never_frozen import NeverFrozen
 from optimizers.checks.v4_default_autovacuum import DefaultAutovacuum
 from optimizers.checks.v5_wraparound import Wraparound
 from optimizers.checks.v6_xmin_horizon import XminHorizon
-from tests.integration.optimizers.ill import Ill
+from tests.integration.optimizers.ill import Ill, opened
 
 only_18 = pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
 
@@ -87,6 +88,20 @@ async def test_v1_partitions_are_reported_as_their_table(ill: Ill) -> None:
     assert list(found) == ["public.p"]
     assert "2 partitions of public.p" in found["public.p"].recommendation
     assert found["public.p"].sql in ("ANALYZE public.p0, public.p1", "ANALYZE public.p1, public.p0")
+
+
+async def test_v1_parts_of_the_store_are_not_analyzed_and_its_rollups_are(dsn: str) -> None:
+    """Compaction drops a minute's parts while ANALYZE would still wait for its turn."""
+    async with opened(dsn, dsn) as store:
+        await store.sql("SET search_path = streamgauge")
+        await partitions.ensure(store.connection)
+        for table in ("parts", "rollup_10s"):
+            await store.sql(
+                f"INSERT INTO {table} (window_start, series_id, producer_no, n, sum)"
+                " SELECT now(), g, 0, 1, 1 FROM generate_series(1, 2000) g"
+            )
+        assert set(await store.findings(StaleStatistics(), is_monitoring=True)) == {"streamgauge.rollup_10s"}
+        assert "streamgauge.parts" in await store.findings(StaleStatistics())
 
 
 @only_18
