@@ -47,16 +47,16 @@ def application(dsn: str, redis_url: str, **more: str) -> Iterator[tuple[FastAPI
 
 
 HONEST: Final = settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck]
+    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
 def ask_all(app: FastAPI, client: Any, *, away: bool = False) -> set[tuple[str, int]]:
     """Ask every operation well and badly; returns the paths with the statuses they answered."""
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    schema: Any = schemathesis.openapi.from_asgi("/openapi.json", app)
     seen: set[tuple[str, int]] = set()
     for found in schema.get_all_operations():
-        operation: Any = found.ok()
+        operation = found.ok()
         strict = not away and operation.path not in NOT_EVERY_QUESTION_HAS_AN_ANSWER
         ask(operation, GenerationMode.POSITIVE, client, [*CHECKS, positive_data_acceptance] if strict else CHECKS, seen)
         if list(operation.iter_parameters()):

@@ -1,0 +1,257 @@
+"""scripts/health-check.sh against a live stack, dead ports, ports that never answer, and servers that lie."""
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.sync.server import Server, ServerConnection, serve
+
+from streamgauge.processes import free_port, wait_until
+from streamgauge.stack import get
+from tests.pipeline import Pipeline
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "health-check.sh"
+SHELLS = [shell for shell in ("dash", "bash", "sh") if shutil.which(shell)][:2]
+EXIT_CODES = {"ok": 0, "degraded": 1, "down": 2}
+MEMBERS = {"name", "status", "severity", "latency_ms", "message", "value"}
+
+Checks = dict[str, dict[str, Any]]
+
+
+def check(*, shell: str = "sh", **env: str) -> tuple[str, Checks]:
+    """Run the script; returns its word for all, and its checks by name. Shape and exit code are held here."""
+    mine = ("STREAMGAUGE_", "NGINX_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "GRAFANA_URL", "LOKI_URL")
+    base = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+    dead = f"http://127.0.0.1:{free_port()}"
+    env = {"STREAMGAUGE_EXPORTER_URL": dead, "STREAMGAUGE_API_URLS": dead} | env
+    done = subprocess.run(
+        (shell, str(SCRIPT), "--format", "json"),
+        env=base | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert set(told) == {"status", "timestamp", "duration_ms", "checks"}
+    assert all(set(one) == MEMBERS for one in told["checks"])
+    assert done.returncode == EXIT_CODES[told["status"]]
+    names = [one["name"] for one in told["checks"]]
+    assert len(names) == len(set(names))
+    return told["status"], {one["name"]: one for one in told["checks"]}
+
+
+@pytest.fixture
+def stack(tmp_path: Path, dsn: str, redis_url: str) -> Iterator[Pipeline]:
+    """An aggregator, an exporter with a token, and one replica of the API."""
+    with Pipeline(tmp_path, dsn, redis_url, STREAMGAUGE_EXPORTER_TOKEN="t0ken") as pipeline:
+        pipeline.aggregator()
+        pipeline.exporter()
+        port = free_port()
+        pipeline.env["API_PORT"] = str(port)
+        command = (sys.executable, "-m", "uvicorn", "producers.api:app", "--port", str(port), "--no-access-log")
+        pipeline.start("emitter-api", *command)
+        assert wait_until(lambda: answers(port), 30)
+        yield pipeline
+
+
+def answers(port: int) -> bool:
+    """Whether the API answers."""
+    try:
+        return get(port, "/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_live_stack_is_ok_and_what_dies_is_named(stack: Pipeline) -> None:
+    api = f"127.0.0.1:{stack.env['API_PORT']}"
+    env = {
+        "STREAMGAUGE_EXPORTER_URL": f"http://127.0.0.1:{stack.port}",
+        "STREAMGAUGE_API_URLS": f"http://{api}",
+        "STREAMGAUGE_EXPORTER_TOKEN": "t0ken",
+    }
+    deadline = time.monotonic() + 60
+    while True:
+        status, checks = check(**env)
+        if status == "ok":
+            break
+        assert time.monotonic() < deadline, checks
+    ok = {name for name, one in checks.items() if one["status"] == "ok"}
+    named = {"exporter live", "exporter ready", "api", f"api {api}", f"websocket {api}", "database", "redis"}
+    assert ok >= {*named, "stream 00", "stream 01", "aggregators", "producers", "schedule", "snapshot"}
+    assert checks["api"]["value"] == 1
+    status, checks = check(**env | {"STREAMGAUGE_EXPORTER_TOKEN": "wrong"})
+    assert (status, checks["components"]["message"]) == ("degraded", "set STREAMGAUGE_EXPORTER_TOKEN")
+    stack.stop("emitter-api")
+    status, checks = check(**env | {"STREAMGAUGE_API_URLS": f"http://{api}, http://127.0.0.1:{free_port()}"})
+    assert status == "down"
+    assert checks["api"]["message"] == "none of 2 replicas answers"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_dead_stack_is_told_in_valid_json_without_secrets(shell: str) -> None:
+    port = free_port()
+    dead = f"http://admin:hunter2@127.0.0.1:{port}"
+    others = dict.fromkeys(("PROMETHEUS_URL", "ALERTMANAGER_URL", "GRAFANA_URL", "LOKI_URL"), dead)
+    env = {
+        "STREAMGAUGE_EXPORTER_URL": dead,
+        "STREAMGAUGE_EXPORTER_TOKEN": 't0k"e\\n',
+        "STREAMGAUGE_API_URLS": f"{dead} http://no.such.name.invalid:1",
+        "NGINX_URL": dead.replace("http", "https"),
+    }
+    status, checks = check(shell=shell, **env, **others)
+    assert status == "down"
+    assert {one["status"] for one in checks.values()} == {"down"}
+    assert {"nginx", "prometheus", "alertmanager", "grafana", "loki", "certificate nginx"} <= set(checks)
+    assert checks[f"api 127.0.0.1:{port}"]["message"] == "connection refused"
+    told = json.dumps(checks)
+    assert "hunter2" not in told
+    assert "t0k" not in told
+
+
+def test_ports_that_never_answer_take_one_deadline_in_all() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        hole = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        began = time.monotonic()
+        status, checks = check(STREAMGAUGE_EXPORTER_URL=hole, STREAMGAUGE_API_URLS=hole, PROMETHEUS_URL=hole)
+        assert time.monotonic() - began < 7
+    assert status == "down"
+    assert checks["prometheus"]["message"] == "no answer within 5 s"
+
+
+@contextmanager
+def websockets(
+    handler: Callable[[ServerConnection], None], context: ssl.SSLContext | None = None, accept: str = ""
+) -> Generator[str, None, None]:
+    """Serve /ws by a handler and 200 for /healthz; yields host:port."""
+
+    def answer(connection: ServerConnection, request: Request) -> Response | None:
+        if request.path == "/ws":
+            return None
+        return connection.respond(HTTPStatus.OK, '{"nonsense": "}{"')
+
+    def lie(_: ServerConnection, __: Request, response: Response) -> None:
+        if accept:
+            headers = Headers(response.headers)
+            del headers["Sec-WebSocket-Accept"]
+            headers["Sec-WebSocket-Accept"] = accept
+            response.headers = headers
+
+    server: Server = serve(handler, "127.0.0.1", 0, ssl=context, process_request=answer, process_response=lie)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.socket.getsockname()[1]}"
+    finally:
+        server.shutdown()
+        thread.join(10)
+
+
+def echo(connection: ServerConnection) -> None:
+    for message in connection:
+        assert message == "hello"
+        connection.send(message)
+
+
+def say_nothing(connection: ServerConnection) -> None:
+    for _ in connection:
+        pass
+
+
+def close_at_once(connection: ServerConnection) -> None:
+    connection.close(1011, "no")
+
+
+@pytest.mark.parametrize(
+    ("handler", "accept", "message"),
+    [
+        (echo, "", ""),
+        (say_nothing, "", "shook hands, but did not answer a message"),
+        (close_at_once, "", "shook hands, but did not answer a message"),
+        (echo, "AAAAAAAAAAAAAAAAAAAAAAAAAAA=", "Sec-WebSocket-Accept is wrong"),
+    ],
+)
+def test_a_websocket_is_ok_when_it_shakes_hands_and_answers(
+    handler: Callable[[ServerConnection], None], accept: str, message: str
+) -> None:
+    with websockets(handler, accept=accept) as place:
+        _, checks = check(STREAMGAUGE_API_URLS=f"http://{place}")
+        found = checks[f"websocket {place}"]
+        assert (found["message"], found["status"]) == (message, "down" if message else "ok")
+
+
+def test_an_answer_that_is_not_the_exporters_is_no_answer() -> None:
+    with websockets(echo) as place:
+        status, checks = check(STREAMGAUGE_EXPORTER_URL=f"http://{place}")
+        assert (status, checks["components"]["message"]) == ("down", "the answer is not the exporter's")
+
+
+@pytest.mark.parametrize(("days", "status"), [(5, "degraded"), (40, "ok")])
+def test_the_certificate_tells_its_days_left(tmp_path: Path, days: int, status: str) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
+    name = ("-addext", "subjectAltName=IP:127.0.0.1", "-days", str(days), "-keyout", str(key), "-out", str(certificate))
+    subprocess.run((*command.split(), *name), capture_output=True, timeout=30, check=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with websockets(echo, context) as place:
+        _, checks = check(NGINX_URL=f"https://{place}", CURL_CA_BUNDLE=str(certificate))
+        assert checks["certificate nginx"]["status"] == status
+        assert checks["certificate nginx"]["value"] == days
+        assert checks["nginx"]["status"] == "ok"
+        assert checks["websocket nginx"]["status"] == "ok", "through TLS"
+        _, checks = check(NGINX_URL=f"https://{place}")
+        assert checks["certificate nginx"]["message"] == "the certificate is not trusted"
+        assert checks["nginx"]["message"] == "TLS failed"
+
+
+def test_text_is_for_people() -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    env = {**os.environ, "STREAMGAUGE_EXPORTER_URL": dead, "STREAMGAUGE_API_URLS": dead}
+    done = subprocess.run(("sh", str(SCRIPT)), env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("down (")
+    assert [line.split()[0] for line in rest] == ["down"] * 6
+
+
+@pytest.mark.parametrize("arguments", [["--format", "xml"], ["--format"], ["--nonsense"]])
+def test_wrong_use_is_told(arguments: list[str]) -> None:
+    done = subprocess.run(("sh", str(SCRIPT), *arguments), capture_output=True, text=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage:")
+
+
+def test_without_curl_the_answer_is_still_json(tmp_path: Path) -> None:
+    tools = ("date", "mktemp", "rm", "cat", "grep", "sed", "tr", "awk")
+    for tool in tools:
+        (tmp_path / tool).symlink_to(str(shutil.which(tool)))
+    shell = str(shutil.which("sh"))
+    done = subprocess.run(
+        (shell, str(SCRIPT), "--format=json"), env={"PATH": str(tmp_path)}, capture_output=True, timeout=10, check=False
+    )
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["checks"][0]["message"] == "curl is not installed"
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="SHELLCHECK IS NOT INSTALLED: the scripts are unchecked")
+def test_the_script_is_clean_for_shellcheck() -> None:
+    done = subprocess.run(("shellcheck", "--shell=sh", str(SCRIPT)), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
