@@ -1,8 +1,8 @@
 """The API keeps what /openapi.json promises: schemathesis asks it on real servers, and while they are away."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 import schemathesis
@@ -37,17 +37,21 @@ EXAMPLES: Final = 15
 
 
 @contextmanager
-def application(dsn: str, redis_url: str, **more: str) -> Iterator[tuple[FastAPI, Any]]:
+def application(dsn: str, redis_url: str, **more: str) -> Generator[tuple[FastAPI, Any], None, None]:
     """Run an exporter in this process; yields it and a client of it."""
     quick = {"STREAMGAUGE_PROBE_DEADLINE_S": "0.5", "STREAMGAUGE_SCRAPE_DEADLINE_S": "1"}
     app = make_app(read_settings(ExporterSettings, {"POSTGRES_DSN": dsn, "REDIS_URL": redis_url} | quick | more))
-    with asgi.get_client(app) as client:
+    with asgi.get_client(cast("Any", app)) as client:
         yield app, client
     asgi.shutdown_lifespans()
 
 
 HONEST: Final = settings(
-    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=cast("Any", list(HealthCheck)),
 )
 
 
