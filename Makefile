@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test check format bench bench-full faults mutations lock clean
+.PHONY: help up demo down status test check format bench bench-full faults mutations lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(READY): requirements.lock pyproject.toml
 
 up: $(READY) ## run it all: servers, a reference API with traffic, aggregator, exporter (Ctrl-C stops)
 	@exec $(BIN)/streamgauge up $(ARGS)
+
+demo: $(READY) ## the same with a schema and a load that are ill on purpose: findings and alerts to look at
+	@exec $(BIN)/streamgauge up --demo $(ARGS)
 
 down: $(READY) ## stop what `make up` started
 	@$(BIN)/streamgauge down

@@ -26,6 +26,15 @@ READY_DEADLINE_S: Final = 60.0
 HOST: Final = "127.0.0.1"
 
 
+DEMO_SETTINGS: Final = {
+    "STREAMGAUGE_OPTIMIZER_OPEN_AFTER_RUNS": "1",
+    "STREAMGAUGE_OPTIMIZER_SHORTEST_INTERVAL_S": "30",
+    "STREAMGAUGE_RUN_OPTIMIZATION_INTERVAL_S": "60",
+    "STREAMGAUGE_COLLECT_METRICS_INTERVAL_S": "60",
+}
+"""A demo shows within minutes what takes hours otherwise."""
+
+
 @dataclass(frozen=True)
 class Service:
     """One process of the stack; `stop_deadline_s` is how long it may take to end by itself."""
@@ -68,7 +77,9 @@ def _free(environ: Mapping[str, str], name: str, default: int) -> int:
     return port
 
 
-def services(environ: Mapping[str, str], ports: Ports, dsn: str, with_traffic: bool) -> list[Service]:
+def services(
+    environ: Mapping[str, str], ports: Ports, dsn: str, *, with_traffic: bool, with_demo: bool = False
+) -> list[Service]:
     """Return what to start, in order; they are stopped in the order api-side first (see `STOP_ORDER`)."""
     python, api_url = sys.executable, f"http://{HOST}:{ports.api}"
     exporter_env = {**environ, "STREAMGAUGE_EXPORTER_PORT": str(ports.exporter)}
@@ -77,8 +88,9 @@ def services(environ: Mapping[str, str], ports: Ports, dsn: str, with_traffic: b
         exporter_env.setdefault("STREAMGAUGE_DERIVED_FILE", str(derived))
     api_env = {"STREAMGAUGE_SERVICE": "reference_app", **environ}
     api_command = (python, "-m", "uvicorn", "producers.api:app", "--host", HOST, "--port", str(ports.api))
+    aggregator_env = {**(DEMO_SETTINGS if with_demo else {}), **environ}
     found = [
-        Service("aggregator", (python, "-m", "streamgauge", "aggregate"), environ, Heartbeat(dsn), 30.0),
+        Service("aggregator", (python, "-m", "streamgauge", "aggregate"), aggregator_env, Heartbeat(dsn), 30.0),
         Service(
             "exporter", (python, "-m", "streamgauge", "export"), exporter_env, answers(ports.exporter, "/readyz"), 10.0
         ),
@@ -87,6 +99,9 @@ def services(environ: Mapping[str, str], ports: Ports, dsn: str, with_traffic: b
     if with_traffic:
         command = (python, "-m", "producers.traffic", "--url", api_url)
         found.append(Service("traffic", command, environ, lambda: True, 5.0))
+    if with_demo:
+        demo_env = {**environ, "STREAMGAUGE_SERVICE": "demo"}
+        found.append(Service("demo", (python, "-m", "streamgauge.demo"), demo_env, lambda: True, 15.0))
     return found
 
 
@@ -107,7 +122,8 @@ def postgres_address(environ: Mapping[str, str]) -> str:
     return f"postgresql://{user}@{where}/{quote(settings.postgres_db, safe='')}"
 
 
-STOP_ORDER: Final = ("traffic", "api", "aggregator", "exporter")
+LOAD: Final = ("traffic", "demo")
+STOP_ORDER: Final = (*LOAD, "api", "aggregator", "exporter")
 """Emitters first, so that the aggregator drains their last batches and the exporter may still show them."""
 
 

@@ -24,6 +24,7 @@ from database.queries import load
 from streamgauge.embedded import DATABASE, PostgresServer, RedisServer
 from streamgauge.processes import Known, StartError, last_lines, start, stop, wait_ready
 from streamgauge.stack import (
+    LOAD,
     READY_DEADLINE_S,
     STOP_ORDER,
     Ports,
@@ -70,17 +71,25 @@ class Supervisor:
         self.children: dict[str, tuple[Service, subprocess.Popen[bytes]]] = {}
         self.addresses: dict[str, str] = {}
         self.exporter_port = 0
+        self.dsn = ""
         self._asked = threading.Event()
         self._asked_again = threading.Event()
 
-    def run(self, duration_s: float | None, with_traffic: bool, when_ready: Callable[["Supervisor"], None]) -> None:
+    def run(
+        self,
+        duration_s: float | None,
+        when_ready: Callable[["Supervisor"], None],
+        *,
+        with_traffic: bool = True,
+        with_demo: bool = False,
+    ) -> None:
         """Start, call `when_ready`, watch until asked to stop, stop."""
         left = self.state.acquire()
         before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         try:
             if left is not None:
                 self._end_leftovers(left)
-            self._start(with_traffic)
+            self._start(with_traffic=with_traffic, with_demo=with_demo)
             when_ready(self)
             self._watch(duration_s)
         except Stopped:
@@ -115,12 +124,12 @@ class Supervisor:
         with contextlib.suppress(Stopped):
             self.wait(duration_s if duration_s is not None else float("inf"))
 
-    def _start(self, with_traffic: bool) -> None:
+    def _start(self, *, with_traffic: bool, with_demo: bool) -> None:
         ports = Ports.read(self.environ)
         self.exporter_port = ports.exporter
-        dsn = self._start_servers()
-        self._migrate(dsn)
-        traffic, rest = split(services(self.environ, ports, dsn, with_traffic))
+        self.dsn = self._start_servers()
+        self._migrate(self.dsn)
+        traffic, rest = split(services(self.environ, ports, self.dsn, with_traffic=with_traffic, with_demo=with_demo))
         # At once, since most of their start is loading code; the traffic only when all can take it.
         for group in (rest, traffic):
             for service in group:
@@ -128,6 +137,7 @@ class Supervisor:
             for service in group:
                 self._await_ready(service)
         self.addresses |= {
+            "page": f"http://127.0.0.1:{ports.exporter}/",
             "metrics": f"http://127.0.0.1:{ports.exporter}/metrics",
             "health": f"http://127.0.0.1:{ports.exporter}/metrics/health",
             "api": f"http://127.0.0.1:{ports.api}/docs",
@@ -225,8 +235,8 @@ async def _create_statements(dsn: str) -> None:
 
 
 def split(found: list[Service]) -> tuple[list[Service], list[Service]]:
-    """Return the traffic, and the services that must be ready before it."""
-    return [s for s in found if s.name == "traffic"], [s for s in found if s.name != "traffic"]
+    """Return what makes load, and the services that must be ready before it."""
+    return [s for s in found if s.name in LOAD], [s for s in found if s.name not in LOAD]
 
 
 def child_of(name: str, pid: int) -> Child:

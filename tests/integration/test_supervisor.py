@@ -37,7 +37,9 @@ class Stack:
         self.code: dict[str, str] = dict.fromkeys(NAMES, GOOD)
         self.never_ready = ""
 
-    def services(self, environ: Mapping[str, str], ports: Ports, dsn: str, with_traffic: bool) -> list[Service]:
+    def services(
+        self, environ: Mapping[str, str], ports: Ports, dsn: str, *, with_traffic: bool, **_: bool
+    ) -> list[Service]:
         return [self._service(name, environ) for name in NAMES if with_traffic or name != "traffic"]
 
     def _service(self, name: str, environ: Mapping[str, str]) -> Service:
