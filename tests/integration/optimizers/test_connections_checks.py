@@ -157,13 +157,21 @@ def test_k4_queues_follow_every_way_to_a_root() -> None:
     assert sorted(queues_of(rows)) == [(8, [1, 2], 7.0), (9, [1], 5.0)]
 
 
+async def kill_a_session(ill: Ill) -> None:
+    """Have the server end a session, and count it."""
+    other = await asyncpg.connect(ill.dsn, timeout=10)
+    try:
+        await ill.sql(f"SELECT pg_terminate_backend({other.get_server_pid()})")
+        await ill.until("SELECT sessions_killed > 0 FROM pg_stat_database WHERE datname = current_database()")
+    finally:
+        other.terminate()
+
+
 async def test_k5_killed_sessions_are_found(ill: Ill) -> None:
     """A tenth of a thousand sessions; here one of two."""
     check = SessionEnds(min_bad_ends=1)
     await ill.look(check)
-    async with session(ill) as other:
-        await ill.sql(f"SELECT pg_terminate_backend({other.get_server_pid()})")
-        await ill.until("SELECT sessions_killed > 0 FROM pg_stat_database WHERE datname = current_database()")
+    await kill_a_session(ill)
     ill.pass_time(hours=1)
     found = (await ill.findings(check))["sessions"]
     assert found.severity is Severity.CRITICAL
@@ -177,8 +185,6 @@ async def test_k5_killed_sessions_are_found(ill: Ill) -> None:
 async def test_k5_few_bad_ends_are_silent(ill: Ill) -> None:
     """Somebody closed a terminal."""
     await ill.look(SessionEnds())
-    async with session(ill) as other:
-        await ill.sql(f"SELECT pg_terminate_backend({other.get_server_pid()})")
-        await ill.until("SELECT sessions_killed > 0 FROM pg_stat_database WHERE datname = current_database()")
+    await kill_a_session(ill)
     ill.pass_time(hours=1)
     assert not await ill.findings(SessionEnds())
