@@ -5,6 +5,7 @@ Promise: what is kept between looks goes to the store; the ill database is read 
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,28 @@ from optimizers.settings import OptimizerSettings
 from optimizers.target_look import Nodes, TargetLook, read_facts
 
 PLAIN: Any = asyncpg.connect
+_numbers = itertools.count(1)
+
+EMPTY = """
+DO $$
+DECLARE x record;
+BEGIN
+    CREATE SCHEMA IF NOT EXISTS emptied;
+    DROP EXTENSION IF EXISTS pg_stat_statements;
+    CREATE EXTENSION pg_stat_statements SCHEMA emptied;
+    PERFORM emptied.pg_stat_statements_reset();
+    FOR x IN SELECT extname FROM pg_extension WHERE extname <> 'plpgsql' LOOP
+        EXECUTE format('DROP EXTENSION %I CASCADE', x.extname);
+    END LOOP;
+    FOR x IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+        EXECUTE format('DROP SCHEMA %I CASCADE', x.nspname);
+    END LOOP;
+    CREATE SCHEMA public;
+    GRANT USAGE ON SCHEMA public TO PUBLIC;
+END $$;
+ALTER DATABASE ill RESET ALL;
+SELECT pg_stat_reset();
+"""
 
 
 @dataclass
@@ -32,7 +55,9 @@ class Ill:
     dsn: str
     store_dsn: str
     name: str
-    """Of this database, its target's in the store."""
+    """Of the database."""
+    target: str
+    """What it is called in the store: another one in each test, for the database is the same."""
     version: int
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     stats_age_s: float = 60 * 86_400.0
@@ -63,7 +88,7 @@ class Ill:
         async with _connection(self.store_dsn) as store, _connection(self.dsn) as target:
             await store.execute(f"SET search_path = {SCHEMA}")
             facts = replace(await read_facts(target), stats_age_s=self.stats_age_s)
-            counters = Counters(store, self.name, check.id, facts.epoch, self.now, 300.0)
+            counters = Counters(store, self.target, check.id, facts.epoch, self.now, 300.0)
             nodes = Nodes(target, {f"replica {n}": await PLAIN(dsn) for n, dsn in enumerate(replicas, 1)})
             try:
                 async with target.transaction(readonly=True):
@@ -86,12 +111,23 @@ class Ill:
         return await self.findings(check, **options)
 
 
+async def empty(dsn: str) -> None:
+    """Remove all that tests before have left in the database, once their sessions are gone."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    async with _connection(dsn) as connection, asyncio.timeout(20):
+        # They publish their statistics when they end.
+        while await connection.fetchval(f"{others} AND backend_type = 'client backend'"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await connection.execute("SET client_min_messages = error")
+        await connection.execute(EMPTY)
+
+
 @asynccontextmanager
 async def opened(dsn: str, store_dsn: str) -> AsyncGenerator[Ill, None]:
     """Open a fresh database as its owner."""
     async with _connection(dsn) as connection:
         name = await connection.fetchval("SELECT current_database()::text")
-        yield Ill(connection, dsn, store_dsn, name, connection.get_server_version().major)
+        yield Ill(connection, dsn, store_dsn, name, f"ill {next(_numbers)}", connection.get_server_version().major)
 
 
 @asynccontextmanager

@@ -164,8 +164,7 @@ async def test_foreign_key_of_a_partitioned_child_is_one_finding(ill: Ill) -> No
 # I4 and I7
 
 FOREIGN_KEY = (
-    "CREATE INDEX ON t (b); CREATE TABLE p (b int PRIMARY KEY);"
-    "ALTER TABLE t ADD FOREIGN KEY (b) REFERENCES p NOT VALID"
+    "CREATE INDEX ON t (b); CREATE TABLE p (b int PRIMARY KEY);ALTER TABLE t ADD FOREIGN KEY (b) REFERENCES p NOT VALID"
 )
 SMALL = UnusedIndex(warn_bytes=8192, critical_bytes=10**9)
 
