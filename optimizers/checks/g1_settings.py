@@ -132,7 +132,7 @@ async def _of_choices(look: Look) -> list[Finding]:
         found.append(_change("jit", Severity.INFO, text, "on", "off", None))
     if row["wal_compression"] == "off":
         method = "lz4" if row["has_lz4"] else "pglz"
-        text = "wal_compression is off: it makes the full pages after a checkpoint several times smaller."
+        text = "wal_compression is off: it makes the full pages that follow a checkpoint smaller."
         found.append(_change("wal_compression", Severity.INFO, text, "off", method, None))
     return found
 
