@@ -18,8 +18,10 @@ from optimizers.checks.i4_unused_index import UnusedIndex
 from optimizers.checks.i6_invalid_index import InvalidIndex
 from optimizers.database_optimizer import DatabaseOptimizer
 from optimizers.job import Outcome
-from optimizers.meter import MAX_CONNECTIONS
+from optimizers.meter import MAX_CONNECTIONS, Meter
 from optimizers.settings import OptimizerSettings
+from optimizers.target_look import Nodes
+from optimizers.targets import Address, connected
 
 NOW = datetime.now(UTC)
 
@@ -338,3 +340,26 @@ async def test_replica_that_does_not_answer_is_named(rig: Rig) -> None:
     ]
     facts = json.loads((await rig.rows("SELECT facts FROM optimizer_targets"))[0]["facts"])
     assert (facts["nodes_seen"], facts["nodes_unseen"]) == (["primary"], ["replica 1"])
+
+
+async def test_replica_that_is_lost_in_a_run_is_not_asked_again(rig: Rig) -> None:
+    """Its absence is said, and no check waits for it twice."""
+    primary, replica = await asyncpg.connect(rig.dsn), await asyncpg.connect(rig.dsn)
+    nodes = Nodes(primary, {"replica 1": replica})
+    try:
+        assert list(await nodes.everywhere("SELECT 1")) == ["primary", "replica 1"]
+        await replica.close()
+        assert list(await nodes.everywhere("SELECT 1")) == ["primary"]
+        assert list(await nodes.everywhere("SELECT 1")) == ["primary"]
+        assert nodes.unseen == ["replica 1"]
+    finally:
+        await primary.close()
+
+
+async def test_connection_that_looks_is_read_only_also_outside_a_check(rig: Rig) -> None:
+    """And one that changes has longer, but not for ever."""
+    address = Address({"dsn": rig.dsn})
+    shown = "SELECT current_setting('default_transaction_read_only'), current_setting('statement_timeout')"
+    for changes, wanted in ((False, ("on", "30s")), (True, ("off", "30min"))):
+        async with connected(address, Meter(1.0), 5.0, changes=changes) as connection:
+            assert tuple(await connection.fetchrow(shown) or ()) == wanted
