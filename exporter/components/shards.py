@@ -38,6 +38,8 @@ class Waiting(NamedTuple):
     """The oldest entry that waits for delivery or acknowledgement."""
     is_consumed: bool = True
     """Whether the group exists."""
+    added: int | None = None
+    """Entries ever added; None before Redis 7."""
 
 
 def probes(sources: Sources) -> list[Probe]:
@@ -83,9 +85,11 @@ def is_cut(found: Waiting) -> bool:
     """Whether something after the last delivered entry is gone.
 
     The aggregator's trimming keeps the last delivered entry itself, so a stream that begins after it was cut by
-    somebody else. Of a group that has read nothing this cannot be told.
+    somebody else. While nothing was delivered nothing is trimmed: then all that was ever added must still be there.
     """
-    if found.delivered in (None, (0, 0)) or found.first is None:
+    if found.delivered in (None, (0, 0)):
+        return found.added is not None and found.added > found.length
+    if found.first is None:
         return False
     return found.first > found.delivered and found.counted > 0
 
@@ -107,7 +111,11 @@ async def _look(link: Link, shard: int) -> Waiting | None:
     counted = int(await link.eval(COUNT_AFTER, 1, key, after, str(COUNT_AT_MOST)))
     oldest = await _oldest(link, key, after, int(group["pending"]))
     lag, pending = group.get("lag"), int(group["pending"])
-    return Waiting(length, pending, None if lag is None else int(lag), first, delivered, counted, oldest)
+    added = stream.get("entries-added")
+    known = None if lag is None else int(lag)
+    return Waiting(
+        length, pending, known, first, delivered, counted, oldest, added=None if added is None else int(added)
+    )
 
 
 async def _oldest(link: Link, key: str, after: str, pending: int) -> StreamId | None:
