@@ -18,6 +18,7 @@ from database.optimization_status import read_status
 from database.queries import load
 from exporter.monitor import Report
 from exporter.page import flow
+from exporter.page.advice import READERS
 from exporter.page.state import Reason, facts, judge, lag, latency_s, levels, waits_s
 from exporter.page.words import ago, count, duration, plural, size
 from exporter.service import Exporter
@@ -93,9 +94,10 @@ class Overview:
             "histograms": self._histograms(),
             "optimizer": read_status(pool, FINDINGS),
             "jobs": list_jobs(pool),
+            **{name: reader(pool) for name, reader in READERS.items()},
         }
         found = await asyncio.gather(*map(_read, reads.values()))
-        self._slow = dict(zip(reads, found, strict=True))
+        self._slow = {"recommendations": None, "thresholds": None, **dict(zip(reads, found, strict=True))}
         self._slow_at = time.monotonic()
 
     async def _histograms(self) -> list[Mapping[str, Any]]:

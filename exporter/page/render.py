@@ -14,6 +14,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from exporter.page import words
+from exporter.page.advice import runs_of
 from exporter.page.overview import summary
 from exporter.page.pictures import Picked
 from exporter.page.state import SIGNS, level_of, outcome_level
@@ -70,7 +71,14 @@ def _environment() -> Environment:
     filters: dict[str, Any] = made.filters
     filters.update(words.FILTERS)
     names: dict[str, Any] = made.globals
-    names.update(asset=asset, sign=SIGNS.__getitem__, level_of=level_of, outcome_level=outcome_level, summary=summary)
+    names.update(
+        asset=asset,
+        sign=SIGNS.__getitem__,
+        level_of=level_of,
+        outcome_level=outcome_level,
+        runs_of=runs_of,
+        summary=summary,
+    )
     return made
 
 

@@ -1,0 +1,129 @@
+"""What the page says of a context: escaped, honest about what is not known, and complete without scripts."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from exporter import monitor
+from exporter.components.component import Component, Severity, Status
+from exporter.monitor import Reading, Report
+from exporter.page import flow, render
+from exporter.page.advice import Recommendation, Threshold
+from exporter.page.pictures import Picked
+from exporter.page.state import judge, levels
+
+NOW = datetime.now(UTC)
+
+
+def report(**statuses: tuple[Status, str]) -> Report:
+    found = {"database": (Status.OK, ""), "redis": (Status.OK, ""), "aggregators": (Status.OK, "")} | statuses
+    severities = {"database": Severity.CRITICAL, "note": Severity.INFO}
+    readings = [
+        Reading(Component(name, status, why), name, severities.get(name, Severity.WARNING), 1.0, NOW)
+        for name, (status, why) in found.items()
+    ]
+    return Report(monitor.judge(readings), NOW, 1.0, readings)
+
+
+def context(look: Report | None = None, **others: Any) -> dict[str, Any]:
+    """Return the context of an exporter that could read nothing but its monitor."""
+    look = look or report()
+    return {
+        "report": look,
+        "state": judge(look),
+        "stages": flow.stages(None, levels(look), None, {}),
+        "view": None,
+        "accounts": [],
+        "producers": None,
+        "rates": None,
+        "histograms": None,
+        "optimizer": None,
+        "jobs": None,
+        "recommendations": None,
+        "thresholds": None,
+        "behind": {"at_s": [], "waits_s": [], "in_flight": []},
+        "age_s": None,
+        "now_s": time.time(),
+        **others,
+    }
+
+
+def text(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def test_what_could_not_be_read_is_unknown_and_never_zero() -> None:
+    made = render.parts(context())
+    assert "unknown: the database does not answer" in text(made["producers"])
+    assert "unknown: the database does not answer" in text(made["schedule"])
+    assert not re.search(r"\b0\b", text(made["flow"]))
+    html = render.page({**context(), "picked": Picked("", "15m", "", None, "the database does not answer")}, made)
+    assert html.startswith("<!doctype html>")
+
+
+def test_names_from_outside_are_escaped() -> None:
+    look = report(aggregators=(Status.DOWN, "<img src=x>"))
+    made = render.parts(context(look))
+    picked = Picked('a{b="<script>"}', "15m", "", None, "<script>")
+    html = render.page({**context(look), "picked": picked}, made)
+    assert "<img" not in html
+    assert "<script>" not in html
+    assert html.count("<script ") == 2
+
+
+def test_a_state_names_what_is_wrong_the_worst_first_and_what_to_do() -> None:
+    look = report(redis=(Status.DEGRADED, "slow"), database=(Status.DOWN, "away"), note=(Status.UNKNOWN, "by the way"))
+    state = judge(look)
+    assert (state.level, state.sign, state.headline) == ("down", "✕", "Down")
+    assert [reason.what for reason in state.reasons] == ["database", "redis"]
+    assert "POSTGRES_" in state.reasons[0].advice
+    assert [notice.what for notice in state.notices] == ["note"]
+
+
+def test_a_job_that_never_ran_is_not_called_well() -> None:
+    assert "not run yet" in text(render.parts(context(jobs=[]))["thresholds"])
+    job = {
+        "job": "recalibrate_thresholds",
+        "title": "Recalibration",
+        "every_s": 86400.0,
+        "is_overdue": False,
+        "next_run": NOW,
+        "last": {
+            "scheduled_for": NOW,
+            "started_at": NOW,
+            "finished_at": NOW,
+            "outcome": "insufficient_data",
+            "detail": "2 of 7 days",
+            "duration_s": 0.5,
+        },
+    }
+    assert "insufficient data just now: 2 of 7 days" in text(render.parts(context(jobs=[job]))["thresholds"])
+    assert "insufficient data" in text(render.parts(context(jobs=[job]))["schedule"])
+
+
+@pytest.mark.parametrize(
+    ("actual", "is_low_side", "level"),
+    [(0.1, False, "ok"), (0.3, False, "degraded"), (0.6, False, "down"), (None, False, "unknown"), (0.1, True, "down")],
+)
+def test_a_threshold_stands_beside_what_is_measured(actual: float | None, is_low_side: bool, level: str) -> None:
+    row = Threshold("latency", '{route="/x"}', "seconds", 0.25, 0.5, actual, is_low_side, "learned", "28 days", 0.0)
+    assert row.level == level
+    said = text(render.parts(context(jobs=[], thresholds=[row]))["thresholds"])
+    assert "250 ms" in said and "learned" in said
+    assert ("unknown" in said) is (actual is None)
+
+
+def test_a_recommendation_carries_evidence_effect_and_confidence() -> None:
+    row = Recommendation("pool", "api", "Make it 17.", {"hold_ms": 5.0}, "no waiting", "high", "open", 0.0, "POOL=17")
+    said = text(render.parts(context(jobs=[], recommendations=[row]))["recommendations"])
+    for part in ("Make it 17.", "5 ms", "no waiting", "high", "POOL=17"):
+        assert part in said
+
+
+def test_files_are_addressed_by_their_content() -> None:
+    for name in render.STATIC:
+        assert render.asset(name).startswith(f"page/{name}?v=")
+    assert b"MIT License" in render.static("uPlot.LICENSE")
