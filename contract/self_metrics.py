@@ -68,6 +68,9 @@ SERVICES: Final[tuple[SelfMetric, ...]] = (
     ),
     _gauge("streamgauge_optimizer_connections", "Most connections DatabaseOptimizer had open at once in its last run."),
     _gauge("streamgauge_optimizer_database_time_share", "Share of the time between two runs that its statements took."),
+    _gauge("streamgauge_threshold", "Alert threshold of this hour.", "metric", "route", "side", "severity"),
+    _gauge("streamgauge_threshold_frozen", "1 while a threshold of the metric may not be recalibrated.", "metric"),
+    _gauge("streamgauge_threshold_age_seconds", "Time since the threshold judged longest ago was judged."),
 )
 """Rendered by the exporter on /metrics from what the scheduled jobs keep in PostgreSQL (queries `samples_*`)."""
 

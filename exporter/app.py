@@ -22,6 +22,7 @@ from exporter.page import add_page_routes
 from exporter.probe_routes import OPEN_PATHS, add_probe_routes
 from exporter.service import Exporter
 from exporter.settings import ExporterSettings
+from exporter.threshold_routes import add_threshold_routes
 
 
 def make_app(settings: ExporterSettings) -> FastAPI:
@@ -56,6 +57,7 @@ def make_app(settings: ExporterSettings) -> FastAPI:
     add_database_routes(app, exporter)
     add_job_routes(app, exporter)
     add_monitor_routes(app, exporter)
+    add_threshold_routes(app, exporter)
     return app
 
 

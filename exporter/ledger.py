@@ -49,7 +49,11 @@ class Pipeline(NamedTuple):
     last_commit_s: float | None
 
 
-STORED: Final[tuple[str, ...]] = ("samples_jobs", "samples_findings",)
+STORED: Final[tuple[str, ...]] = (
+    "samples_jobs",
+    "samples_findings",
+    "samples_thresholds",
+)
 """Queries of what the scheduled jobs keep: rows of name, label values in the catalogue's order, value."""
 
 

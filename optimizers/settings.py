@@ -21,6 +21,8 @@ class OptimizerSettings(PostgresSettings, RedisSettings, RetentionSettings):
     """Replicas whose index use counts too: `name=dsn`, a name as often as it has replicas; `monitoring` is ours."""
     streamgauge_checks_file: Path | None = None
     """TOML file of thresholds: a table per check, a key per threshold."""
+    streamgauge_thresholds_file: Path | None = None
+    """TOML file of what is calibrated; none: the file that is shipped."""
     streamgauge_optimizer_open_after_runs: int = Field(default=2, ge=1, le=100)
     """A finding is published when so many runs in a row have seen it."""
     streamgauge_optimizer_resolve_after_runs: int = Field(default=3, ge=1, le=100)

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "purge": "delete a load-test run and refuse what still arrives of it",
     "forget": "delete series, with all they hold",
     "jobs": "show the schedule and its history; run a job now",
+    "thresholds": "show alert thresholds and their changes; pin or revert one",
     "optimize": "check the databases; apply one finding",
     "audit": "prove that every accepted event is accounted for; name what is not",
 }

@@ -1,0 +1,115 @@
+"""Recalibration: the daily job that learns thresholds from 28 days of 5-minute samples.
+
+In: rollups of minutes, the definitions, the limits held. Out: new limits in PostgreSQL, a row per change.
+Promise: a run that is repeated changes nothing more; one metric without data does not keep the others from theirs.
+"""
+
+import asyncio
+from math import isnan
+from typing import Any, Final
+
+import numpy as np
+
+from database import thresholds
+from database.connect import Connection, acquire, transaction
+from database.queries import load
+from database.threshold_samples import Samples, read_history
+from database.thresholds import Value
+from optimizers.job import Job, Outcome, Result, Run
+from optimizers.thresholds.calibrate import HISTORY_DAYS, Decision, Held, Rule, decide
+from optimizers.thresholds.definitions import Definition, read_definitions
+from optimizers.thresholds.rules import DAY_S, STEP_S, Flags, Limits
+
+NAME: Final = "recalibrate_thresholds"
+EMPTY: Final = Samples(np.empty(0, dtype=np.int64), np.empty(0))
+
+
+async def recalibrate(run: Run) -> Result:
+    """Judge every threshold."""
+    definitions = read_definitions(run.settings.streamgauge_thresholds_file)
+    now_s = int(run.scheduled_for.timestamp()) // STEP_S * STEP_S
+    methods: dict[str, int] = {}
+    frozen: dict[str, str] = {}
+    changed = 0
+    judged: list[int] = []
+    async with acquire(run.pool) as connection:
+        for definition in definitions:
+            for threshold_id, label, decision, n in await _recalibrate_one(connection, definition, now_s):
+                judged.append(threshold_id)
+                changed += n
+                if decision.frozen:
+                    frozen[label] = decision.frozen
+                else:
+                    methods[decision.method] = methods.get(decision.method, 0) + 1
+        await connection.execute(load("thresholds_retire"), judged)
+    facts: dict[str, Any] = {"methods": methods, "frozen": frozen, "changed_buckets": changed}
+    learnt = methods.get("global", 0) + methods.get("seasonal", 0)
+    said = f"{learnt} learnt, {methods.get('static', 0)} static, {len(frozen)} frozen; {changed} buckets changed"
+    if not learnt and not frozen:
+        return Result(Outcome.INSUFFICIENT_DATA, f"less than 7 days of history: {said}", facts)
+    return Result(Outcome.DONE, said, facts)
+
+
+async def _recalibrate_one(
+    connection: Connection, definition: Definition, now_s: int
+) -> list[tuple[int, str, Decision, int]]:
+    from_s = now_s - HISTORY_DAYS * DAY_S
+    history = await read_history(connection, definition.source, from_s, now_s)
+    routes = sorted(history) if definition.source.by_route else [""]
+    wanted = [(definition.name, route, rule.side, definition.source) for route in routes for rule in definition.rules]
+    if not wanted:
+        return []
+    ids = await thresholds.register(connection, wanted)
+    excluded = await _excluded(connection, definition.name, from_s)
+    found: list[tuple[int, str, Decision, int]] = []
+    for route in routes:
+        samples = history.get(route, EMPTY)
+        out = _within(samples, excluded)
+        for rule in definition.rules:
+            threshold_id = ids[definition.name, route, rule.side]
+            decision, n = await _judge(connection, threshold_id, samples, out, rule, now_s)
+            found.append((threshold_id, f"{definition.name} {route} {rule.side}", decision, n))
+    return found
+
+
+async def _excluded(connection: Connection, metric: str, from_s: int) -> list[tuple[float, float]]:
+    since = thresholds.moment(from_s)
+    rows = await connection.fetch(load("threshold_exclusions"), metric, since)
+    return [(row["from_s"], row["to_s"]) for row in rows]
+
+
+def _within(samples: Samples, spans: list[tuple[float, float]]) -> Flags:
+    """Return which samples overlap a span."""
+    out = np.zeros(len(samples.at_s), dtype=bool)
+    for low, high in spans:
+        out |= (samples.at_s + STEP_S > low) & (samples.at_s < high)
+    return out
+
+
+async def _judge(
+    connection: Connection, threshold_id: int, samples: Samples, excluded: Flags, rule: Rule, now_s: int
+) -> tuple[Decision, int]:
+    rows = await connection.fetch(load("threshold_values"), threshold_id)
+    held = {r["bucket"]: Held(r["warn"], r["critical"], r["method"], r["is_pinned"], r["age_days"]) for r in rows}
+    old = [(row["age_days"], row["median"]) for row in await connection.fetch(load("threshold_medians"), threshold_id)]
+    decision = await asyncio.to_thread(decide, *samples, excluded, rule, held, old, now_s)
+    async with transaction(connection):
+        n = await _store(connection, threshold_id, decision) if decision.values else 0
+        await connection.execute(load("threshold_judged"), threshold_id, decision.frozen)
+        if decision.frozen is None and decision.median is not None:
+            await connection.execute(load("threshold_add_median"), threshold_id, decision.median)
+    return decision, n
+
+
+async def _store(connection: Connection, threshold_id: int, decision: Decision) -> int:
+    values = [_value(bucket, one) for bucket, one in sorted(decision.values.items())]
+    options: dict[str, Any] = {"method": decision.method, "dropped": decision.dropped}
+    return await thresholds.set_values(connection, threshold_id, values, reason="recalibrated", actor=NAME, **options)
+
+
+def _value(bucket: int, one: Limits) -> Value:
+    known = not isnan(one.median)
+    return Value(bucket, one.warn, one.critical, one.n, one.median if known else None, one.mad if known else None)
+
+
+JOB: Final = Job(NAME, "Learn alert thresholds from 28 days", DAY_S, recalibrate, judges_data=True, timeout_s=900.0)
