@@ -139,6 +139,17 @@ async def test_b3_index_of_deleted_rows_is_found(ill: Ill) -> None:
     assert not await ill.findings(IndexBloat(min_pages=10, bloat_share_warn=0.2, wasted_share=0.2))
 
 
+@only_18
+async def test_b3_equal_entries_are_counted_once(ill: Ill) -> None:
+    """Built anew, an index of few values is a third of what its rows would take: half empty, it is bloated."""
+    await ill.sql(TABLE, ROWS.format(60_000), "CREATE INDEX t_c ON t ((a % 7))", "DELETE FROM t WHERE a % 5 < 3")
+    await ill.sql("VACUUM (ANALYZE) t")
+    found = (await ill.findings(IndexBloat(min_pages=10)))["public.t_c"]
+    await ill.sql("REINDEX INDEX t_c")
+    built_anew = await ill.connection.fetchval("SELECT pg_relation_size('t_c')")
+    assert abs(found.evidence["estimated_bytes"] / built_anew - 1) < 0.15
+
+
 async def test_b3_new_indexes_of_all_kinds_are_silent(ill: Ill) -> None:
     """Equal values stored once, expressions, several columns, NULLs, a fill factor of its own."""
     await ill.sql(

@@ -159,6 +159,17 @@ async def test_p3_retention_of_another_database_is_what_it_was_told(ill: Ill) ->
 
 
 @only_18
+async def test_p3_partition_is_old_when_its_end_is(ill: Ill) -> None:
+    """Not when its first row is, and not within the slack that an upkeep may need."""
+    await ill.sql(TABLE, *days(-10, -9))
+    ill.now = TODAY + timedelta(days=-4, hours=2)
+    check = Retention(retention="public.m=5d")
+    assert not await ill.findings(check)
+    ill.pass_time(seconds=1)
+    assert len((await ill.findings(check))["public.m"].evidence["partitions"]) == 1
+
+
+@only_18
 async def test_p3_unknown_table_is_said_and_bad_retention_refused(ill: Ill) -> None:
     """A retention that is never applied must not pass for one that is."""
     answer = await ill.look(Retention(retention="public.x=5d"))
