@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 
 class Refusal(BaseModel):
@@ -26,6 +27,7 @@ BAD_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     422: {"model": Refusal, "description": "A parameter is out of bounds."},
 }
 EVERYWHERE: Final[dict[int | str, dict[str, Any]]] = {
+    400: {"model": Refusal, "description": "The request cannot be read."},
     401: {"description": "A token is configured, and the request does not carry it."},
     422: {"model": Refusal, "description": "A parameter is out of bounds."},
 }
@@ -38,7 +40,7 @@ def away(error: BaseException) -> JSONResponse:
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Let bad parameters be refused in the one shape."""
+    """Let bad requests and unknown paths be refused in the one shape."""
 
     @app.exception_handler(RequestValidationError)
     async def refuse(_: Request, error: Exception) -> JSONResponse:
@@ -47,4 +49,9 @@ def add_refusals(app: FastAPI) -> None:
         where = [part for part in first["loc"] if part not in ("query", "path", "header", "body")]
         return JSONResponse({"error": str(first["msg"]), "parameter": str(where[0]) if where else None}, 422)
 
-    _ = refuse
+    @app.exception_handler(HTTPException)
+    async def say(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
+    _ = refuse, say

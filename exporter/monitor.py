@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from database.connect import AWAY, Pool, acquire, open_pool
 from database.queries import load
 from database.replicas import open_replicas, read_replicas
-from exporter.components import aggregators, postgres, producers, redis_nodes, schedule, shards, snapshot
+from exporter.components import aggregators, postgres, producers, redis_nodes, schedule, shards, snapshot, thresholds
 from exporter.components.component import AWAY as SILENT
 from exporter.components.component import RANK, Component, Probe, Severity, Sources, Status, describe
 from exporter.refresh import Refresher
@@ -75,6 +75,7 @@ class ProductionMonitor:
         self._link: Link = open_link(settings)
         self._sources: Sources | None = None
         self._since = Since()
+        self._breaches = thresholds.Breaches()
         self._looking: asyncio.Task[Report] | None = None
         self._writing: asyncio.Task[None] | None = None
         self._hanging: dict[str, asyncio.Future[Any]] = {}
@@ -114,6 +115,7 @@ class ProductionMonitor:
         assert self._sources is not None, "BUG: the monitor is not open"
         began = time.perf_counter()
         probes = [probe for kind in KINDS for probe in kind.probes(self._sources)]
+        probes += thresholds.probes(self._sources, self._breaches)
         asked = asyncio.gather(*map(self._ask, probes))
         found, _ = await asyncio.gather(asked, self._load_since(self._sources.pool))
         now = datetime.now(UTC)

@@ -93,7 +93,7 @@ def test_a_live_stack_is_ok_and_what_dies_is_named(stack: Pipeline) -> None:
         assert time.monotonic() < deadline, checks
     ok = {name for name, one in checks.items() if one["status"] == "ok"}
     named = {"exporter live", "exporter ready", "api", f"api {api}", f"websocket {api}", "database", "redis"}
-    assert ok >= {*named, "stream 00", "stream 01", "aggregators", "producers", "schedule", "snapshot"}
+    assert ok >= {*named, "stream 00", "stream 01", "aggregators", "producers", "schedule", "snapshot", "thresholds"}
     assert checks["api"]["value"] == 1
     status, checks = check(**env | {"STREAMGAUGE_EXPORTER_TOKEN": "wrong"})
     assert (status, checks["components"]["message"]) == ("degraded", "set STREAMGAUGE_EXPORTER_TOKEN")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.components import aggregators, postgres, producers, redis_nodes, schedule, shards
+from exporter.components import aggregators, postgres, producers, redis_nodes, schedule, shards, thresholds
 from exporter.components.component import Component, Severity, Status, describe
 from exporter.components.shards import COUNT_AT_MOST, Waiting
 from exporter.monitor import Reading, judge
@@ -138,6 +138,21 @@ def job(**change: Any) -> dict[str, Any]:
 )
 def test_a_schedule_is_ill_when_a_job_is_overdue_or_failed(jobs: list[dict[str, Any]], status: Status) -> None:
     assert schedule.judge(jobs).status is status
+
+
+def limit(actual: float | None, severity: str | None, **change: Any) -> dict[str, Any]:
+    known = {"metric": "latency_p95", "route": "/a", "side": "high", "warn": 1.0, "critical": 2.0}
+    return {**known, "actual": actual, "severity": severity, **change}
+
+
+def test_what_is_over_its_threshold_is_named_the_worst_first() -> None:
+    calm = thresholds.judge([limit(0.5, None), limit(None, None)])
+    assert (calm.status, calm.facts["unknown"]) == (Status.OK, 1)
+    found = thresholds.judge([limit(1.5, "warn"), limit(2.5, "critical", route="/b"), limit(0.5, None)])
+    assert found.status is Status.DEGRADED
+    assert found.reason == "latency_p95 /b is 2.5, above critical 2; latency_p95 /a is 1.5, above warn 1"
+    assert thresholds.judge([limit(2, "warn")] * 7).reason.endswith("; and 2 more")
+    assert thresholds.judge([]).status is Status.OK
 
 
 def test_an_error_is_told_by_its_kind_only() -> None:
