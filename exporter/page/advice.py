@@ -5,9 +5,12 @@ Promise: a section without a reader, or without a row, says what its job said la
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from database.connect import Pool
+from database.connect import Pool, acquire
+from database.thresholds import ThresholdRow, list_thresholds
+from exporter.page.words import unit_of
 
 
 class Recommendation(NamedTuple):
@@ -30,45 +33,57 @@ class Threshold(NamedTuple):
     """One threshold beside what is measured now."""
 
     metric: str
-    labels: str
+    route: str
     unit: str
-    warn: float | None
-    critical: float | None
+    warn: float
+    critical: float
     actual: float | None
-    """None: not known now."""
+    """Of the newest five minutes; None: not known."""
     is_low_side: bool
     """Whether less is worse."""
-    source: str
-    """static, learned, frozen or pinned."""
-    reason: str
-    changed_s: float | None
-
-    @property
-    def level(self) -> str:
-        """How the actual value stands; unknown without one, or without a threshold."""
-        if self.actual is None or (self.warn is None and self.critical is None):
-            return "unknown"
-        if _is_beyond(self.actual, self.critical, self.is_low_side):
-            return "down"
-        return "degraded" if _is_beyond(self.actual, self.warn, self.is_low_side) else "ok"
+    level: str
+    set_by: str
+    says: str
 
     @property
     def share(self) -> float | None:
-        """The actual value as a share of the nearest threshold; None where that says nothing."""
-        limit = self.critical if self.warn is None else self.warn
-        if self.actual is None or not limit or self.is_low_side:
-            return None
-        return self.actual / limit
+        """The actual value as a share of where it warns; None where that says nothing."""
+        return None if self.actual is None or self.is_low_side or self.warn <= 0 else self.actual / self.warn
 
 
-def _is_beyond(actual: float, limit: float | None, is_low_side: bool) -> bool:
-    return limit is not None and (actual < limit if is_low_side else actual > limit)
+async def read_thresholds(pool: Pool) -> list[Threshold]:
+    """Return the thresholds of now, those that are reached first."""
+    async with acquire(pool) as connection:
+        rows = await list_thresholds(connection, datetime.now(UTC))
+    return sorted(map(threshold, rows), key=lambda one: -_RANK[one.level])
+
+
+def threshold(row: ThresholdRow) -> Threshold:
+    """Return a threshold as it is shown."""
+    level = "unknown" if row["actual"] is None else _LEVELS[row["severity"]]
+    learned = f"{row['n']:,} samples" if row["n"] else ""
+    return Threshold(
+        row["metric"],
+        row["route"],
+        unit_of(row["metric"]),
+        row["warn"],
+        row["critical"],
+        row["actual"],
+        row["side"] == "low",
+        level,
+        "pinned" if row["is_pinned"] else row["method"],
+        "; ".join(filter(None, (f"frozen: {row['frozen']}" if row["frozen"] else "", learned))),
+    )
+
+
+_LEVELS: Final = {None: "ok", "warn": "degraded", "critical": "down"}
+_RANK: Final = {"ok": 0, "unknown": 1, "degraded": 2, "down": 3}
 
 
 Reader = Callable[[Pool], Awaitable[Sequence[Any]]]
 
-READERS: Final[dict[str, Reader]] = {}
-"""`recommendations` and `thresholds`: what reads their rows from the database."""
+READERS: Final[dict[str, Reader]] = {"thresholds": read_thresholds}
+"""What reads the rows of a section from the database: `recommendations` (of Recommendation), `thresholds`."""
 
 JOBS: Final = {
     "recommendations": ("collect_metrics", "cache_ttl"),

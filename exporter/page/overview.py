@@ -1,14 +1,16 @@
 """Overview: everything the page shows but the heat map, read once for all who look.
 
 In: the exporter (its newest view, pool and probes). Out: a plain context for the templates.
-Promise: each part is read by itself: what cannot be read is None and named in `unread`, and the rest is shown.
+Promise: each part is read by itself: what cannot be read is None, and the rest is shown.
 """
 
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from contract.metric import Kind
@@ -31,6 +33,10 @@ T = TypeVar("T")
 
 SLOW_EVERY_S: Final = 5.0
 """How often the parts are read that only jobs change."""
+EVERY_S: Final = {"thresholds": 30.0}
+"""The same, of parts that look at five minutes of data."""
+AT_ONCE: Final = 2
+"""Connections of the exporter's pool that the page takes at most: scrapes need the others."""
 PRODUCERS: Final = 200
 FINDINGS: Final = 100
 READ_DEADLINE_S: Final = 5.0
@@ -42,8 +48,9 @@ class Overview:
 
     def __init__(self, exporter: Exporter) -> None:
         self._exporter = exporter
-        self._slow: Context = {}
-        self._slow_at = float("-inf")
+        self._slow: Context = {"recommendations": None}
+        self._slow_at: dict[str, float] = {}
+        self._few = asyncio.Semaphore(AT_ONCE)
         self._behind = flow.Behind()
 
     async def read(self) -> Context:
@@ -71,8 +78,17 @@ class Overview:
         return self._behind.columns()
 
     async def _fast(self) -> Context:
-        rates, producers = await asyncio.gather(_read(self._throughput()), _read(self._producers()))
+        rates, producers = await asyncio.gather(self._read(self._throughput), self._read(self._producers))
         return {"rates": rates, "producers": producers}
+
+    async def _read(self, read: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what was read, None when its source is away."""
+        try:
+            async with self._few:
+                return await asyncio.wait_for(read(), READ_DEADLINE_S)
+        except BAD as error:
+            log.info("page_part_unread", extra={"error": repr(error)})
+            return None
 
     async def _throughput(self) -> flow.Throughput:
         async with acquire(self._exporter.pool) as connection:
@@ -87,18 +103,17 @@ class Overview:
         return flow.producers(rows, [json.loads(row["dropped"]) for row in rows], time.time())
 
     async def _refresh_slow(self) -> None:
-        if time.monotonic() - self._slow_at < SLOW_EVERY_S:
-            return
-        pool = self._exporter.pool
-        reads = {
-            "histograms": self._histograms(),
-            "optimizer": read_status(pool, FINDINGS),
-            "jobs": list_jobs(pool),
-            **{name: reader(pool) for name, reader in READERS.items()},
+        pool, now = self._exporter.pool, time.monotonic()
+        reads: dict[str, Callable[[], Awaitable[Any]]] = {
+            "histograms": self._histograms,
+            "optimizer": lambda: read_status(pool, FINDINGS),
+            "jobs": lambda: list_jobs(pool),
+            **{name: partial(reader, pool) for name, reader in READERS.items()},
         }
-        found = await asyncio.gather(*map(_read, reads.values()))
-        self._slow = {"recommendations": None, "thresholds": None, **dict(zip(reads, found, strict=True))}
-        self._slow_at = time.monotonic()
+        due = [name for name in reads if now - self._slow_at.get(name, -math.inf) >= EVERY_S.get(name, SLOW_EVERY_S)]
+        found = await asyncio.gather(*(self._read(reads[name]) for name in due))
+        self._slow |= dict(zip(due, found, strict=True))
+        self._slow_at |= dict.fromkeys(due, now)
 
     async def _histograms(self) -> list[Mapping[str, Any]]:
         async with acquire(self._exporter.pool) as connection:
@@ -149,20 +164,15 @@ def notices(context: Context) -> list[Reason]:
     if opened:
         text = f"{plural(len(opened), 'finding')} open, the first about {opened[0]['object']}"
         found.append(Reason("degraded", "findings", text, section="findings"))
+    beyond = [one.metric for one in context["thresholds"] or () if one.level in ("degraded", "down")]
+    if beyond:
+        text = f"{plural(len(beyond), 'threshold')} reached: {', '.join(dict.fromkeys(beyond))}"
+        found.append(Reason("degraded", "thresholds", text, section="thresholds"))
     view = context["view"]
     if view is not None and not any(service.states.get("live") for service in view.services):
         text = "no producer is live" if view.services else "no producer was ever heard of"
         found.append(Reason("unknown", "producers", f"{text}: nothing is measured now", section="completeness"))
     return found
-
-
-async def _read(read: Awaitable[T]) -> T | None:
-    """Return what was read, None when its source is away."""
-    try:
-        return await asyncio.wait_for(read, READ_DEADLINE_S)
-    except BAD as error:
-        log.info("page_part_unread", extra={"error": repr(error)})
-        return None
 
 
 def summary(context: Context) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from database.connect import AWAY, Pool
 from exporter.history import gather
 from exporter.page.heat import DEFAULT_RANGE, RANGES, ask, draw
+from exporter.page.words import unit_of
 from exporter.question import BadQuestion, Question
 from exporter.service import Exporter
 from exporter.snapshot import Unavailable
@@ -86,7 +87,7 @@ def _unit(known: Mapping[str, Mapping[str, Any]], series: str) -> str:
     """Return the unit: as declared, or the one that the name ends with."""
     name = series.partition("{")[0]
     declared = str(known.get(name, {}).get("unit", ""))
-    return declared or next((unit for unit in ("seconds", "bytes", "ratio") if name.endswith(f"_{unit}")), "")
+    return declared or unit_of(name)
 
 
 async def _draw(pool: Pool, question: Question) -> Picture:

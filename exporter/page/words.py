@@ -80,6 +80,11 @@ def value(number: float | None, unit: str = "") -> str:
     return f"{short(number)} {unit}".rstrip()
 
 
+def unit_of(name: str) -> str:
+    """Return the unit that a metric's name ends with, as `value` takes it; empty when it names none."""
+    return next((unit for unit in ("seconds", "bytes", "ratio") if name.endswith(f"_{unit}")), "")
+
+
 def size(number: float | None) -> str:
     """Return an amount of bytes."""
     if number is None or not math.isfinite(number):

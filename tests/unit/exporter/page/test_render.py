@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from database.thresholds import severity
 from exporter import monitor
 from exporter.components.component import Component, Severity, Status
 from exporter.monitor import Reading, Report
 from exporter.page import flow, render
-from exporter.page.advice import Recommendation, Threshold
+from exporter.page.advice import Recommendation, threshold
 from exporter.page.pictures import Picked
 from exporter.page.state import judge, levels
 
@@ -109,10 +110,30 @@ def test_a_job_that_never_ran_is_not_called_well() -> None:
     [(0.1, False, "ok"), (0.3, False, "degraded"), (0.6, False, "down"), (None, False, "unknown"), (0.1, True, "down")],
 )
 def test_a_threshold_stands_beside_what_is_measured(actual: float | None, is_low_side: bool, level: str) -> None:
-    row = Threshold("latency", '{route="/x"}', "seconds", 0.25, 0.5, actual, is_low_side, "learned", "28 days", 0.0)
+    warn, critical = (0.5, 0.25) if is_low_side else (0.25, 0.5)
+    side = "low" if is_low_side else "high"
+    row = threshold(
+        {
+            "id": 1,
+            "metric": "latency_seconds",
+            "route": "/x",
+            "side": side,
+            "bucket": 0,
+            "warn": warn,
+            "critical": critical,
+            "actual": actual,
+            "severity": severity(actual, warn, critical, side),
+            "method": "seasonal",
+            "n": 1200,
+            "is_pinned": False,
+            "frozen": None,
+            "calibrated_at": None,
+            "set_at": NOW,
+        }
+    )
     assert row.level == level
     said = text(render.parts(context(jobs=[], thresholds=[row]))["thresholds"])
-    assert "250 ms" in said and "learned" in said
+    assert "250 ms" in said and "seasonal" in said and "1,200 samples" in said
     assert ("unknown" in said) is (actual is None)
 
 
