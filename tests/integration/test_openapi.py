@@ -26,7 +26,7 @@ CHECKS: Final[list[Any]] = [
 ]
 NOT_EVERY_QUESTION_HAS_AN_ANSWER: Final = {"/api/rollups", "/api/heat", "/api/monitoring/jobs/{job}/history"}
 """A well-formed metric or job that nobody knows is refused, with 404 or the like."""
-EXAMPLES: Final = 15
+EXAMPLES: Final = 8
 
 
 @contextmanager
