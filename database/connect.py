@@ -5,7 +5,7 @@ Promise: no connection outlives a demotion of its server by more than one failed
 """
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -157,6 +157,21 @@ async def commit(connection: Connection) -> None:
         raise NotCommitted(tag)
 
 
+def is_lost(connection: Connection) -> bool:
+    """Whether nothing can be asked of a connection any more; a pool's proxy of one that died raises when asked."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+async def roll_back(connection: Connection) -> None:
+    """ROLLBACK where that is possible; whatever comes of it never hides the error that led here."""
+    with suppress(*AWAY):
+        if not is_lost(connection):
+            await connection.execute("ROLLBACK")
+
+
 @asynccontextmanager
 async def transaction(connection: Connection, isolation: str = "READ COMMITTED") -> AsyncGenerator[Connection, None]:
     """Run the block in one transaction and require the tag COMMIT at its end; never catch SQL errors inside.
@@ -167,7 +182,6 @@ async def transaction(connection: Connection, isolation: str = "READ COMMITTED")
     try:
         yield connection
     except BaseException:
-        if not connection.is_closed():
-            await connection.execute("ROLLBACK")
+        await roll_back(connection)
         raise
     await commit(connection)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from database.connect import Connection, Pool, acquire
+from database.connect import Connection, Pool, acquire, is_lost
 from database.queries import load
 
 MAX_CRASHES: Final = 3
@@ -67,7 +67,7 @@ async def locked(pool: Pool, job: str) -> AsyncGenerator[Connection | None, None
         try:
             yield connection
         finally:
-            if not connection.is_closed():
+            if not is_lost(connection):
                 await connection.fetchval(load("job_unlock"), job)
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from database.connect import Connection, Pool, acquire, commit
+from database.connect import Connection, Pool, acquire, commit, roll_back
 from database.queries import load
 
 PART_COLUMNS: Final = ("window_start", "series_id", "producer_no", "n", "sum", "min", "max", "last", "sketch")
@@ -70,8 +70,7 @@ async def apply(pool: Pool, fold: Fold, generation: int, consumer: str) -> list[
         try:
             already = await _apply(connection, fold, generation, consumer)
         except BaseException:
-            if not connection.is_closed():
-                await connection.execute("ROLLBACK")
+            await roll_back(connection)
             raise
         if already:
             await connection.execute("ROLLBACK")
@@ -176,8 +175,7 @@ async def quarantine_batch(pool: Pool, entry: SetAside, known: Accounting) -> bo
                 entry.payload,
             )
         except BaseException:
-            if not connection.is_closed():
-                await connection.execute("ROLLBACK")
+            await roll_back(connection)
             raise
         await commit(connection)
         return fresh

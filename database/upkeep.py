@@ -13,7 +13,7 @@ from typing import Final
 
 from contract.sketch import SketchError
 from database import partitions, retention, rollup
-from database.connect import AWAY, Connection, Pool, acquire, is_failover
+from database.connect import AWAY, Connection, Pool, acquire, is_failover, is_lost
 from database.load_runs import list_runs
 from database.queries import load
 from database.settings import RetentionSettings
@@ -67,7 +67,7 @@ async def run_schema(
             except STEP_ERRORS as error:
                 log.warning("upkeep_step_failed", extra={"step": name, "schema": schema, "error": repr(error)})
                 failed.append(f"{name}: {error!r}"[:500])
-                if is_failover(error) or connection.is_closed():
+                if is_failover(error) or is_lost(connection):
                     raise
     return failed
 
@@ -88,7 +88,7 @@ async def locked(pool: Pool, schema: str | None) -> AsyncGenerator[Connection | 
         try:
             yield connection
         finally:
-            if not connection.is_closed():
+            if not is_lost(connection):
                 await connection.fetchval(load("upkeep_unlock"))
 
 
@@ -101,7 +101,7 @@ async def compact_closed(connection: Connection) -> int:
         except STEP_ERRORS as error:
             log.warning("compaction_failed", extra={"partition": part.name, "error": repr(error)})
             failures.append(error)
-            if is_failover(error) or connection.is_closed():
+            if is_failover(error) or is_lost(connection):
                 break
     if failures:
         raise failures[0]
