@@ -77,7 +77,7 @@ def value(number: float | None, unit: str = "") -> str:
         return duration(number)
     if unit == "bytes":
         return size(number)
-    return f"{short(number)} {unit}".rstrip()
+    return short(number) if unit == "ratio" else f"{short(number)} {unit}".rstrip()
 
 
 def unit_of(name: str) -> str:

@@ -85,6 +85,7 @@ def test_a_state_names_what_is_wrong_the_worst_first_and_what_to_do() -> None:
 
 
 def test_a_job_that_never_ran_is_not_called_well() -> None:
+    now = datetime.now(UTC)
     assert "not run yet" in text(render.parts(context(jobs=[]))["thresholds"])
     job = {
         "job": "recalibrate_thresholds",
@@ -93,9 +94,9 @@ def test_a_job_that_never_ran_is_not_called_well() -> None:
         "is_overdue": False,
         "next_run": NOW,
         "last": {
-            "scheduled_for": NOW,
-            "started_at": NOW,
-            "finished_at": NOW,
+            "scheduled_for": now,
+            "started_at": now,
+            "finished_at": now,
             "outcome": "insufficient_data",
             "detail": "2 of 7 days",
             "duration_s": 0.5,
