@@ -1,9 +1,9 @@
-"""Failover: notices that PostgreSQL is another one than acknowledgements refer to, and restores what it lacks.
+"""Failover: notices that PostgreSQL is not what acknowledgements refer to, or older, and restores what it lacks.
 
-In: the identity (system identifier, timeline) in Redis and in PostgreSQL. Out: a fence in PostgreSQL while the
-retained streams are folded again through the ledger.
-Promise: an asynchronous failover that lost a tail of commits loses nothing that the streams still hold; a
-database on an older timeline is refused.
+In: identity (system identifier, timeline) and newest commit, as Redis and PostgreSQL have them. Out: a fence in
+PostgreSQL while the retained streams are folded again through the ledger.
+Promise: a failover or a restored backup that lost a tail of commits loses nothing that the streams still hold; what
+they do not hold any more is told; a database on an older timeline is refused.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Final
 from aggregator.committer import Committer
 from aggregator.decode import Entry
 from aggregator.link import Link
-from contract.streams import DATABASE_KEY, FIELD, stream_key
+from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, stream_key
 from database.connect import Pool, acquire
 from database.queries import load
 
@@ -35,19 +35,43 @@ async def database_identity(pool: Pool) -> tuple[int, int]:
     return int(row["system_identifier"]), int(row["timeline"])
 
 
+async def newest_commit(pool: Pool) -> tuple[int, float | None]:
+    """Return the newest commit of real traffic and when it was made."""
+    async with acquire(pool) as connection:
+        row = await connection.fetchrow(load("newest_commit"))
+    assert row is not None, "BUG: an aggregate has a row"
+    return int(row["commit_id"]), row["at_s"]
+
+
+async def _gap(link: Link, shards: int, newest_at_s: float | None) -> str:
+    """Tell when the streams begin later than the database ends: what lies between cannot be restored."""
+    for shard in range(shards):
+        first = await link.xrange(stream_key(shard), count=1)
+        begins_s = int(first[0][0].partition(b"-")[0]) / 1000 if first else None
+        if begins_s is not None and newest_at_s is not None and begins_s > newest_at_s:
+            return f"; {begins_s - newest_at_s:.0f} s between them are in no stream any more"
+    return ""
+
+
 async def check(link: Link, pool: Pool, committers: Sequence[Committer], shards: int, consumer: str) -> None:
     """Compare identities; on a change raise the fence, fold every retained stream again, lower the fence."""
     system, timeline = await database_identity(pool)
     now = f"{system}/{timeline}".encode()
     await link.set(DATABASE_KEY, now, nx=True)
     stored = await link.get(DATABASE_KEY)
-    if stored == now or stored is None:
+    # In this order: a commit made in between is newer than what was acknowledged, never older.
+    acknowledged = int(await link.get(COMMIT_KEY) or 0)
+    newest, newest_at_s = await newest_commit(pool)
+    if stored in (now, None) and acknowledged <= newest:
         return
-    old_system, _, old_timeline = stored.decode().partition("/")
+    old_system, _, old_timeline = (stored or now).decode().partition("/")
     if old_system == str(system) and int(old_timeline or 0) > timeline:
         raise OldTimeline(f"database is on timeline {timeline}, acknowledgements refer to {old_timeline}")
-    reason = f"database changed from {stored.decode()} to {now.decode()}"
-    log.warning("database_changed", extra={"before": stored.decode(), "now": now.decode()})
+    reason = (
+        f"database {now.decode()} at commit {newest}; acknowledgements refer to {(stored or now).decode()} at commit "
+    )
+    reason += f"{acknowledged}{await _gap(link, shards, newest_at_s)}"
+    log.warning("database_changed", extra={"reason": reason})
     async with acquire(pool) as connection:
         fence_id = int(await connection.fetchval(load("raise_fence"), reason, consumer))
     for shard in range(shards):
@@ -55,6 +79,7 @@ async def check(link: Link, pool: Pool, committers: Sequence[Committer], shards:
     # In this order: whoever dies in between leaves work that the next check sees, never a fence that stays.
     async with acquire(pool) as connection:
         await connection.execute(load("lower_fences"), fence_id)
+    await link.set(COMMIT_KEY, (await newest_commit(pool))[0])
     await link.set(DATABASE_KEY, now)
     log.warning("database_restored", extra={"now": now.decode()})
 

@@ -68,6 +68,13 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) 
 return 0
 """
 
+RAISE: Final = """
+-- KEYS[1] number; ARGV: number. Keeps the larger: aggregators tell of their commits in any order.
+local known = tonumber(redis.call('GET', KEYS[1]) or '0')
+if tonumber(ARGV[1]) > known then redis.call('SET', KEYS[1], ARGV[1]) end
+return 1
+"""
+
 DROP_IDLE_CONSUMERS: Final = """
 -- KEYS[1] stream; ARGV: group, idle ms. Deleting a consumer deletes its pending list, so check and delete are one.
 local dropped = 0

@@ -13,8 +13,9 @@ from redis.exceptions import ResponseError
 
 from aggregator.decode import Entry
 from aggregator.link import Link
+from aggregator.lua import RAISE
 from aggregator.trial import survives
-from contract.streams import FIELD, GROUP, stream_key
+from contract.streams import COMMIT_KEY, FIELD, GROUP, stream_key
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,10 @@ class Reader:
                 # A foreign field set has no batch: empty bytes are quarantined as truncated.
                 entries.append(Entry(self.shard, entry_id.decode(), fields.get(FIELD, b"")))
         return entries
+
+    async def note_commit(self, newest: int) -> None:
+        """Say up to which commit acknowledgements refer; call it after a COMMIT and before `ack`."""
+        await self._link.eval(RAISE, 1, COMMIT_KEY, str(newest))
 
     async def ack(self, ids: Sequence[str]) -> None:
         """Acknowledge entries; call it only after their COMMIT was seen."""

@@ -129,7 +129,11 @@ class Shard:
         await self._ack(ids)
 
     async def _ack(self, ids: list[str]) -> None:
+        lane = await self._lanes.main()
+        async with acquire(lane.pool) as connection:
+            newest = int(await connection.fetchval(load("newest_commit")))
         try:
+            await self.reader.note_commit(newest)
             await self.reader.ack(ids)
         except (RedisError, OSError, TimeoutError):
             # They are committed: read again from our pending list they are known as duplicates, then acknowledged.

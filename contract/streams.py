@@ -16,6 +16,9 @@ SHARD_COUNT_KEY: Final = "sg:shards"
 DATABASE_KEY: Final = "sg:database"
 """`<system identifier>/<timeline>` of the PostgreSQL that the group's acknowledgements refer to."""
 
+COMMIT_KEY: Final = "sg:committed"
+"""The newest commit of real traffic that acknowledgements refer to: a database without it was restored from before."""
+
 DEFAULT_SHARDS: Final = 2
 MAX_SHARDS: Final = 64
 

@@ -47,7 +47,7 @@ class Exporter:
         """Make the pool; connections are made when they are needed."""
         self._pool = await open_pool(self.settings, application="streamgauge exporter", size=POOL_SIZE)
         self._snapshots = Snapshots(
-            self.settings, self._pool, self.streams.database_identity, self.streams.in_flight, self._derived
+            self.settings, self._pool, self.streams.acknowledged, self.streams.in_flight, self._derived
         )
 
         await self.monitor.open()

@@ -49,6 +49,7 @@ from exporter.ledger import (
 )
 from exporter.model import Model, Outdated
 from exporter.settings import ExporterSettings
+from exporter.streams import Acknowledged
 
 log = logging.getLogger(__name__)
 
@@ -123,13 +124,13 @@ class Snapshots:
         self,
         settings: ExporterSettings,
         pool: Pool,
-        stored_identity: Callable[[], Coroutine[None, None, str | None]],
+        acknowledged: Callable[[], Coroutine[None, None, Acknowledged | None]],
         in_flight: Callable[[], Mapping[str, int] | None],
         derived: Sequence[Derived] = (),
     ) -> None:
         self._settings = settings
         self._pool = pool
-        self._stored_identity = stored_identity
+        self._acknowledged = acknowledged
         self._confirmed: str | None = None
         self._in_flight = in_flight
         self._derived = derived
@@ -150,12 +151,10 @@ class Snapshots:
     async def take(self) -> View:
         """Return a view of a snapshot taken after this call; Unavailable says why there is none."""
         began = time.monotonic()
-        asking = asyncio.create_task(self._stored_identity(), name="exporter - database identity in Redis")
-        try:
-            change = await self._read_any()
-        finally:
-            stored = await asking
-        self._confirm(change.head.identity, stored)
+        # Asked before the snapshot is taken: it must hold every commit that was acknowledged by then.
+        acknowledged = await self._acknowledged()
+        change = await self._read_any()
+        self._confirm(change.head, acknowledged)
         try:
             return await asyncio.to_thread(self._apply, change, began)
         except Outdated as why:
@@ -166,16 +165,20 @@ class Snapshots:
             self._model = None
             raise
 
-    def _confirm(self, identity: str, stored: str | None) -> None:
+    def _confirm(self, head: Head, acknowledged: Acknowledged | None) -> None:
         """Refuse a database that is not the one acknowledgements refer to: it may lack a tail of commits."""
-        if stored is None:
-            if identity == self._confirmed:
+        if acknowledged is None:
+            if head.identity == self._confirmed:
                 return
             raise Unavailable("Redis cannot be asked whether this is the current database")
-        if stored and stored != identity:
+        if acknowledged.identity and acknowledged.identity != head.identity:
             self._confirmed = None
-            raise Unavailable(f"this database is {identity}, acknowledgements refer to {stored}")
-        self._confirmed = identity
+            raise Unavailable(f"this database is {head.identity}, acknowledgements refer to {acknowledged.identity}")
+        if acknowledged.commit > (head.last_commit or 0):
+            self._confirmed = None
+            newest = head.last_commit or 0
+            raise Unavailable(f"this database ends at commit {newest}, acknowledgements refer to {acknowledged.commit}")
+        self._confirmed = head.identity
 
     async def _read_any(self) -> Change:
         async with acquire(self._pool) as connection, transaction(connection, "REPEATABLE READ READ ONLY"):

