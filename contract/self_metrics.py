@@ -71,6 +71,8 @@ SERVICES: Final[tuple[SelfMetric, ...]] = (
     _gauge("streamgauge_threshold", "Alert threshold of this hour.", "metric", "route", "side", "severity"),
     _gauge("streamgauge_threshold_frozen", "1 while a threshold of the metric may not be recalibrated.", "metric"),
     _gauge("streamgauge_threshold_age_seconds", "Time since the threshold judged longest ago was judged."),
+    _gauge("streamgauge_recommendations", "Recommendations for performance.", "kind", "state"),
+    _gauge("streamgauge_collected_timestamp_seconds", "When signals of performance were last judged."),
 )
 """Rendered by the exporter on /metrics from what the scheduled jobs keep in PostgreSQL (queries `samples_*`)."""
 

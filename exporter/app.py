@@ -19,6 +19,7 @@ from exporter.history_routes import add_history_routes
 from exporter.job_routes import add_job_routes
 from exporter.monitor_routes import add_monitor_routes
 from exporter.page import add_page_routes
+from exporter.performance_routes import add_performance_routes
 from exporter.probe_routes import OPEN_PATHS, add_probe_routes
 from exporter.service import Exporter
 from exporter.settings import ExporterSettings
@@ -58,6 +59,7 @@ def make_app(settings: ExporterSettings) -> FastAPI:
     add_job_routes(app, exporter)
     add_monitor_routes(app, exporter)
     add_threshold_routes(app, exporter)
+    add_performance_routes(app, exporter)
     return app
 
 

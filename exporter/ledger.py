@@ -53,6 +53,7 @@ STORED: Final[tuple[str, ...]] = (
     "samples_jobs",
     "samples_findings",
     "samples_thresholds",
+    "samples_performance",
 )
 """Queries of what the scheduled jobs keep: rows of name, label values in the catalogue's order, value."""
 

@@ -6,7 +6,7 @@ STREAMGAUGE_<NAME>_INTERVAL_S, where there is one, replaces it.
 
 from typing import Final
 
-from optimizers import database_optimizer, recalibration
+from optimizers import database_optimizer, performance_optimizer, recalibration
 from optimizers.job import Job
 
-JOBS: Final[tuple[Job, ...]] = (database_optimizer.JOB, recalibration.JOB)
+JOBS: Final[tuple[Job, ...]] = (database_optimizer.JOB, recalibration.JOB, performance_optimizer.JOB)

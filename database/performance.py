@@ -1,0 +1,80 @@
+"""Performance: what signals said and what is recommended, stored and read.
+
+In: a connection. Out: rows. Promise: a recommendation that still stands keeps its id and when it was first seen;
+one that is no longer seen becomes `gone`, but only when its signal could judge.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypedDict
+
+from database.connect import Connection, transaction
+from database.queries import load
+
+SHOWN: Final = 200
+
+
+class SignalRow(TypedDict):
+    """What a signal said last."""
+
+    signal: str
+    status: str
+    detail: str
+
+
+class RecommendationRow(TypedDict):
+    """One recommendation."""
+
+    id: int
+    kind: str
+    target: str
+    current: str | None
+    proposed: str
+    expected_effect: str
+    evidence: dict[str, Any]
+    confidence: str
+    state: str
+    first_seen: datetime
+    last_seen: datetime
+
+
+class PerformanceRow(TypedDict):
+    """All of it."""
+
+    collected_at: datetime | None
+    signals: list[SignalRow]
+    recommendations: list[RecommendationRow]
+
+
+async def store_signal(
+    connection: Connection, signal: str, status: str, detail: str, advice: Sequence[Mapping[str, Any]]
+) -> None:
+    """Keep what a signal said and its advice (keys as the columns of `recommendations`)."""
+    async with transaction(connection):
+        await connection.execute(load("signal_store"), signal, status, detail)
+        if status in ("ok", "warn"):
+            await connection.execute(load("recommendation_gone"), signal, [one["target"] for one in advice])
+            await connection.execute(load("recommendation_propose"), signal, json.dumps(list(advice)))
+
+
+async def forget_recommendations(connection: Connection) -> None:
+    """Delete those that have long been settled."""
+    await connection.execute(load("recommendation_forget"))
+
+
+async def read_performance(connection: Connection, limit: int = SHOWN) -> PerformanceRow:
+    """Return what was said last, in one snapshot. Begins a transaction of its own."""
+    async with transaction(connection, "REPEATABLE READ READ ONLY"):
+        signals = await connection.fetch(load("signal_list"))
+        rows = await connection.fetch(load("recommendation_list"), limit)
+    return {
+        "collected_at": max((row["collected_at"] for row in signals), default=None),
+        "signals": [SignalRow(signal=r["signal"], status=r["status"], detail=r["detail"]) for r in signals],
+        "recommendations": [_recommendation(row) for row in rows],
+    }
+
+
+def _recommendation(row: Any) -> RecommendationRow:
+    found: dict[str, Any] = dict(row)
+    return RecommendationRow(**{**found, "evidence": json.loads(row["evidence"])})  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,2 @@
+-- What each signal said last.
+SELECT signal, collected_at, status, detail FROM signals ORDER BY signal

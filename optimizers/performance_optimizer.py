@@ -1,0 +1,89 @@
+"""PerformanceOptimizer: every signal judged on what is stored, its answer and its advice kept.
+
+In: the pool of the monitoring database and settings. Out: rows of `signals` and `recommendations`; a Result.
+Promise: it only recommends, it changes nothing; a signal that fails is an answer of its own and never fails the run.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Final, NamedTuple
+
+from database.connect import AWAY, acquire
+from database.performance import forget_recommendations, store_signal
+from optimizers.job import Job, Outcome, Result, Run
+from optimizers.route_history import read_routes
+from optimizers.signals import latency
+from optimizers.signals.said import Said
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 300.0
+NAME: Final = "collect_metrics"
+
+Judged = tuple[Said, ...]
+
+
+class Source(NamedTuple):
+    """What is read at once and the signals judged by it."""
+
+    signals: tuple[str, ...]
+    read: Callable[[Run], Awaitable[Judged]]
+
+
+async def read_latency(run: Run) -> Judged:
+    """Judge the latency of each route."""
+    async with acquire(run.pool) as connection:
+        routes = await read_routes(connection, run.scheduled_for)
+    return latency.judge_regression(routes), latency.judge_drift(routes)
+
+
+SOURCES: Final[tuple[Source, ...]] = (Source((latency.REGRESSION, latency.DRIFT), read_latency),)
+
+
+class PerformanceOptimizer:
+    """The signals and the rules of a run."""
+
+    def __init__(self, sources: tuple[Source, ...] = SOURCES) -> None:
+        """Take the sources to judge."""
+        self._sources = sources
+
+    async def collect_metrics(self, run: Run) -> Result:
+        """Judge every signal once and keep what it said."""
+        said: list[Said] = []
+        for source in self._sources:
+            said += await self._judge(source, run)
+        async with acquire(run.pool) as connection:
+            for one in said:
+                advice = [asdict(each) for each in one.advice]
+                await store_signal(connection, one.signal, one.status, one.detail, advice)
+            await forget_recommendations(connection)
+        return _result(said)
+
+    async def _judge(self, source: Source, run: Run) -> Judged:
+        try:
+            return await source.read(run)
+        except AWAY as error:
+            # Storing the answer raises, and the run fails, when it is the monitoring database that is away.
+            log.warning("signal_unread", extra={"signals": source.signals, "error": repr(error)})
+            text = f"could not be read: {type(error).__name__}"
+            return tuple(Said(signal, "error", text) for signal in source.signals)
+
+
+def _result(said: list[Said]) -> Result:
+    statuses = Counter(one.status for one in said)
+    detail = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    facts = {"signals": dict(statuses), "recommendations": sum(len(one.advice) for one in said)}
+    if statuses["error"] == len(said):
+        return Result(Outcome.FAILED, detail, facts)
+    judged = statuses["ok"] + statuses["warn"]
+    return Result(Outcome.DONE if judged else Outcome.INSUFFICIENT_DATA, detail, facts)
+
+
+async def collect_metrics(run: Run) -> Result:
+    """Judge every signal once."""
+    return await PerformanceOptimizer().collect_metrics(run)
+
+
+JOB: Final = Job(NAME, "Judge performance signals", INTERVAL_S, collect_metrics, judges_data=True)
