@@ -90,7 +90,7 @@ def decide(
         warn = {bucket: one.warn for bucket, one in found.items()}
         why = rules.back_test(kept_at[recent], kept[recent], warn, rule.side)
         if why is None:
-            return Decision(_moved(found, held, method), method, None, dropped, median)
+            return Decision(_moved(found, held, method, rule), method, None, dropped, median)
     return Decision({} if held else _static(rule, held).values, "static", why, dropped, median)
 
 
@@ -160,7 +160,7 @@ def _shift(median: float, medians: Sequence[tuple[float, float]]) -> str | None:
     return f"its median moved by {moved:+.0%}: a level shift, which a person must accept by a pin or a revert"
 
 
-def _moved(found: Mapping[int, Limits], held: Mapping[int, Held], method: str) -> dict[int, Limits]:
+def _moved(found: Mapping[int, Limits], held: Mapping[int, Held], method: str, rule: Rule) -> dict[int, Limits]:
     """Leave pinned buckets out, and bound how fast the others move; what was not learnt alike is no move."""
     out: dict[int, Limits] = {}
     for bucket, one in found.items():
@@ -170,5 +170,7 @@ def _moved(found: Mapping[int, Limits], held: Mapping[int, Held], method: str) -
         if old is not None and old.method == method:
             warn = rules.limit_move(old.warn, one.warn, old.age_days)
             one = one._replace(warn=warn, critical=rules.limit_move(old.critical, one.critical, old.age_days))
+            # What a person allows may have narrowed since: it holds at once, at any pace.
+            one = rules.clamp(one, rule.hard_min, rule.hard_max)
         out[bucket] = one
     return out

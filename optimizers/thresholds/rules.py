@@ -100,6 +100,8 @@ def clamp(found: Limits, low: float, high: float) -> Limits:
 
 def limit_move(old: float, new: float, days: float) -> float:
     """Keep a limit from moving faster than +10 % or -20 % a day; `days` since it was set, one at most counts."""
+    if old <= 0:
+        return new  # A share of nothing is nothing: it would stay at 0 for good.
     days = min(max(days, 0.0), 1.0)
     return min(max(new, old * MOST_DOWN**days), old * MOST_UP**days)
 

@@ -97,6 +97,15 @@ def test_a_run_keeps_learnt_limits_to_the_pace() -> None:
     assert {(round(one.warn, 6), round(one.critical, 6)) for one in found.values.values()} == {(0.8, 1.6)}
 
 
+def test_a_limit_of_0_is_not_stuck_there() -> None:
+    assert rules.limit_move(0.0, 0.4, 1.0) == 0.4
+
+
+def test_a_narrowed_hard_limit_holds_at_once() -> None:
+    found = judge(*history(), RULE._replace(hard_max=0.5), holding(1.0, 2.0))
+    assert {(one.warn, one.critical) for one in found.values.values()} == {(0.5, 0.5)}
+
+
 def test_what_was_static_is_not_held_to_the_pace() -> None:
     found = judge(*history(), held=holding(1.0, 2.0, method="static"))
     assert found.values[0].warn < 0.2
