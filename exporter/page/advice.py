@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from database.connect import Pool, acquire
+from database.performance import RecommendationRow, read_performance
 from database.thresholds import ThresholdRow, list_thresholds
 from exporter.page.words import unit_of
 
@@ -51,6 +52,28 @@ class Threshold(NamedTuple):
         return None if self.actual is None or self.is_low_side or self.warn <= 0 else self.actual / self.warn
 
 
+async def read_recommendations(pool: Pool) -> list[Recommendation]:
+    """Return what is recommended now; what is no longer seen is told by /metrics/performance only."""
+    async with acquire(pool) as connection:
+        found = await read_performance(connection)
+    return [recommendation(row) for row in found["recommendations"] if row["state"] in ("proposed", "applied")]
+
+
+def recommendation(row: RecommendationRow) -> Recommendation:
+    """Return a recommendation as it is shown."""
+    now = f"now {row['current']}: " if row["current"] else ""
+    return Recommendation(
+        row["kind"],
+        row["target"],
+        f"{now}{row['proposed']}",
+        row["evidence"],
+        row["expected_effect"],
+        row["confidence"],
+        row["state"],
+        row["first_seen"].timestamp(),
+    )
+
+
 async def read_thresholds(pool: Pool) -> list[Threshold]:
     """Return the thresholds of now, those that are reached first."""
     async with acquire(pool) as connection:
@@ -82,7 +105,7 @@ _RANK: Final = {"ok": 0, "unknown": 1, "degraded": 2, "down": 3}
 
 Reader = Callable[[Pool], Awaitable[Sequence[Any]]]
 
-READERS: Final[dict[str, Reader]] = {"thresholds": read_thresholds}
+READERS: Final[dict[str, Reader]] = {"recommendations": read_recommendations, "thresholds": read_thresholds}
 """What reads the rows of a section from the database: `recommendations` (of Recommendation), `thresholds`."""
 
 JOBS: Final = {

@@ -1,4 +1,4 @@
-"""Performance: a route that became slower is recommended, kept while it lasts and gone afterwards; shown by the exporter."""
+"""Performance: a route that became slower is recommended while it lasts, and gone afterwards."""
 
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -87,8 +87,9 @@ async def test_a_route_that_became_slower_is_recommended_until_it_is_not(dsn: st
         assert [(one["id"], one["first_seen"]) for one in kept] == [(found["id"], found["first_seen"])]
         async with acquire(pool) as connection:
             await connection.execute(
-                "UPDATE rollup_1m SET sketch = (SELECT sketch FROM rollup_1m WHERE window_start < now() - interval '1 day' "
-                "ORDER BY window_start LIMIT 1) WHERE window_start > now() - interval '40 minutes'"
+                "UPDATE rollup_1m SET sketch = (SELECT sketch FROM rollup_1m "
+                "WHERE window_start < now() - interval '1 day' ORDER BY window_start LIMIT 1) "
+                "WHERE window_start > now() - interval '40 minutes'"
             )
         await run(pool, dsn, redis_url, now)
         later = (await client.get("/metrics/performance")).json()
