@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from database import optimization, partitions, retention
-from database.connect import AWAY, SCHEMA, Connection
+from database.connect import AWAY, SCHEMA, Connection, is_lost
 from database.queries import load
 from optimizers.check import Remedy
 from optimizers.settings import OptimizerSettings
@@ -52,7 +52,7 @@ async def act(
     done = 0
     await connection.execute(f"SET statement_timeout = '{AUTOMATIC_TIMEOUT_S}s'")
     for finding in findings[:MAX_AUTOMATIC]:
-        if is_spent() or connection.is_closed():
+        if is_spent() or is_lost(connection):
             break
         if finding["remedy"] == Remedy.SQL and finding["sql"] is None:
             continue
@@ -73,7 +73,7 @@ async def change(store: Connection, connection: Connection, settings: OptimizerS
     except AWAY as failure:
         error = f"{type(failure).__name__}: {failure}"[:500]
         log.warning("action_failed", extra={"check": finding["check_id"], "sql": sql, "error": error})
-    after = None if connection.is_closed() else await _state(connection, finding)
+    after = None if is_lost(connection) else await _state(connection, finding)
     await optimization.end_action(store, action, after, error)
     return error
 
@@ -91,7 +91,7 @@ async def _remedy(connection: Connection, settings: OptimizerSettings, finding: 
         else:
             await retention.drop_old(connection, settings)
     finally:
-        if not connection.is_closed():
+        if not is_lost(connection):
             await connection.fetchval(load("upkeep_unlock"))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from database.connect import AWAY, is_failover
+from database.connect import AWAY, is_failover, is_lost
 from database.optimization import Answered
 from optimizers.check import Answer, Check, Finding, Severity, Tier, Unsupported
 from optimizers.target_look import TargetLook
@@ -54,9 +54,9 @@ async def answer(check: Check, target: Target, look: TargetLook) -> Answered:
         said = await _look(check, look)
         found = replace(blank, **_rows(said, check.id, target))
     except _FAULTS as error:
-        if look.counters.store.is_closed():
+        if is_lost(look.counters.store):
             raise
-        kind = "unreachable" if look.connection.is_closed() or is_failover(error) else _kind(error)
+        kind = "unreachable" if is_lost(look.connection) or is_failover(error) else _kind(error)
         if kind == "fault":
             log.warning("check_failed", extra={"check": check.id, "target": target.name, "error": repr(error)})
         found = failed(blank, kind, describe(error))
@@ -70,7 +70,7 @@ async def _look(check: Check, look: TargetLook) -> Answer:
         try:
             return await check.look(look)
         finally:
-            if not look.connection.is_closed():
+            if not is_lost(look.connection):
                 await look.connection.execute("ROLLBACK")
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from database import optimization
-from database.connect import AWAY, Connection
+from database.connect import AWAY, Connection, is_lost
 from database.optimization import Answered
 from optimizers import actions
 from optimizers.answering import answer, describe
@@ -61,7 +61,7 @@ async def apply(optimizer: DatabaseOptimizer, fingerprint: str) -> Applied:
             async with connected(target.apply, meter, limit_s, changes=True) as connection:
                 error = await actions.change(store, connection, optimizer.settings, finding)
         except AWAY as failure:
-            if store.is_closed():
+            if is_lost(store):
                 raise
             raise Refused(f"{target.name} does not answer: {describe(failure)}") from None
         after = await _look_again(optimizer, store, meter, target, check)
@@ -111,7 +111,7 @@ async def _look_again(
             look = TargetLook(Nodes(connection), settings, now, target.is_monitoring, facts, counters)
             return await answer(check, target, look)
     except AWAY as error:
-        if store.is_closed():
+        if is_lost(store):
             raise
         raise Refused(f"{target.name} does not answer: {describe(error)}") from None
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from database import optimization
-from database.connect import AWAY, Connection, Pool, acquire
+from database.connect import AWAY, Connection, Pool, acquire, is_lost
 from database.optimization import Answered
 from database.settings import SettingsError
 from optimizers import actions
@@ -92,7 +92,7 @@ class DatabaseOptimizer:
                 await optimization.forget_others(store, names, [check.id for check in self.checks])
                 status = "done"
             finally:
-                if not store.is_closed():
+                if not is_lost(store):
                     await optimization.end(store, run_id, status, meter.statement_s, meter.peak)
         return _result(tally, meter)
 
@@ -111,12 +111,12 @@ class DatabaseOptimizer:
         try:
             async with self._nodes(target, meter) as nodes:
                 visit = Visit(target, nodes, await read_facts(nodes.primary), store, now)
-                while waiting and not nodes.primary.is_closed() and not meter.is_spent:
+                while waiting and not is_lost(nodes.primary) and not meter.is_spent:
                     said.append(await self._ask(waiting.pop(0), visit, tally))
                 await _note(visit)
-                why_not = "the connection was lost" if nodes.primary.is_closed() else None
+                why_not = "the connection was lost" if is_lost(nodes.primary) else None
         except AWAY as error:
-            if store.is_closed():
+            if is_lost(store):
                 raise
             why_not = describe(error)
             await optimization.note_target(store, target.name, None, None, {"error": why_not})

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from database.connect import Connection
+from database.connect import Connection, is_lost
 from database.queries import load
 from optimizers.index_sql import quote
 
@@ -104,7 +104,7 @@ class Planner:
 
     async def _forget(self) -> None:
         # Neither prepared statements nor hypothetical indexes go with a rollback.
-        if self._connection.is_closed():
+        if is_lost(self._connection):
             return
         try:
             await self._connection.fetch(load("hypothetical_reset").format(schema=self._schema))

@@ -11,7 +11,7 @@ from typing import Final
 
 from asyncpg.connection import LoggedQuery
 
-from database.connect import Connection
+from database.connect import Connection, is_lost
 
 MAX_CONNECTIONS: Final = 5
 MAX_SHARE: Final = 0.01
@@ -51,7 +51,7 @@ class Meter:
         try:
             yield
         finally:
-            if not connection.is_closed():
+            if not is_lost(connection):
                 connection.remove_query_logger(self._count)
 
     def _count(self, query: LoggedQuery) -> None:
