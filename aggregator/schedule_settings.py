@@ -18,7 +18,6 @@ class ScheduleSettings(ServiceSettings):
     streamgauge_collect_metrics_interval_s: float = Field(default=300.0, gt=0, le=_WEEK_S)
     streamgauge_run_optimization_interval_s: float = Field(default=3600.0, gt=0, le=_WEEK_S)
     streamgauge_audit_interval_s: float = Field(default=3600.0, gt=0, le=_WEEK_S)
-    streamgauge_cache_ttl_interval_s: float = Field(default=21_600.0, gt=0, le=_WEEK_S)
     streamgauge_recalibrate_thresholds_interval_s: float = Field(default=_DAY_S, gt=0, le=_WEEK_S)
     streamgauge_schedule_jitter_s: float = Field(default=5.0, ge=0, le=600)
     """A slot's run begins up to this late, by chance, so that not everything begins at the full hour."""

@@ -22,9 +22,6 @@ COMMIT_KEY: Final = "sg:committed"
 DEFAULT_SHARDS: Final = 2
 MAX_SHARDS: Final = 64
 
-CACHE_TTL_KEY: Final = "sg:cache-ttl"
-"""Hash of key class -> TTL in seconds that a cache helper may read."""
-
 
 def stream_key(shard: int) -> str:
     """Return the stream of a shard: `sg:{00}`."""

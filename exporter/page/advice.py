@@ -109,7 +109,7 @@ READERS: Final[dict[str, Reader]] = {"recommendations": read_recommendations, "t
 """What reads the rows of a section from the database: `recommendations` (of Recommendation), `thresholds`."""
 
 JOBS: Final = {
-    "recommendations": ("collect_metrics", "cache_ttl"),
+    "recommendations": ("collect_metrics",),
     "thresholds": ("recalibrate_thresholds",),
 }
 """Whose last run is told where there is no row."""
