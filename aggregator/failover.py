@@ -12,10 +12,10 @@ from typing import Final
 
 from aggregator.committer import Committer
 from aggregator.decode import Entry
-from aggregator.link import Link
 from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, stream_key
 from database.connect import Pool, acquire
 from database.queries import load
+from database.redis_link import Link
 
 log = logging.getLogger(__name__)
 

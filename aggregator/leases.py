@@ -7,9 +7,9 @@ lifetime.
 
 from math import ceil
 
-from aggregator.link import Link
 from aggregator.lua import RELEASE, RENEW
 from contract.streams import AGGREGATORS_KEY, lease_key
+from database.redis_link import Link
 
 
 class Leases:

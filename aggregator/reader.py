@@ -12,10 +12,10 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from aggregator.decode import Entry
-from aggregator.link import Link
 from aggregator.lua import RAISE
 from aggregator.trial import survives
 from contract.streams import COMMIT_KEY, FIELD, GROUP, stream_key
+from database.redis_link import Link
 
 log = logging.getLogger(__name__)
 

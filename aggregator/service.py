@@ -21,17 +21,18 @@ from aggregator.crash import CrashPoint
 from aggregator.failover import check as check_failover
 from aggregator.lanes import Lane, Lanes
 from aggregator.leases import Leases
-from aggregator.link import Link, open_link, shard_count
 from aggregator.reader import Reader, is_drained
 from aggregator.schedule import run_schedule
 from aggregator.settings import AggregatorSettings
 from aggregator.settled import until_settled
 from aggregator.shard import BLOCK_MS, OPERATIONAL, Shard
+from aggregator.shards import shard_count
 from aggregator.trim import Trimmer
 from aggregator.upkeep import audit_job, upkeep_job
 from database.connect import acquire, require_access
 from database.migrate import check as check_schema
 from database.queries import load
+from database.redis_link import Link, open_link
 from optimizers.jobs import JOBS
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from aggregator.link import Link
 from contract.streams import GROUP, stream_key
+from database.redis_link import Link
 
 LOOK_EVERY_S: Final = 0.1
 

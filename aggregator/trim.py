@@ -9,11 +9,11 @@ import logging
 from collections import deque
 from typing import Final
 
-from aggregator.link import Link
 from aggregator.lua import DROP_IDLE_CONSUMERS, TRIM
 from contract.streams import GROUP, full_key, stream_key
 from database.connect import Pool, acquire
 from database.queries import load
+from database.redis_link import Link
 
 log = logging.getLogger(__name__)
 

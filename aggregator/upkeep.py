@@ -11,10 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from aggregator.committer import Committer
-from aggregator.link import Link
 from aggregator.redrive import redrive_parked
 from database import upkeep
 from database.audit import Report, audit
+from database.redis_link import Link
 from optimizers.job import Job, Outcome, Result, Run
 
 LONGEST_UPKEEP_S: Final = 900.0

@@ -146,6 +146,12 @@ async def request(pool: Pool, job: str, trigger: str, who: str) -> datetime:
     return slot
 
 
+async def find_ended(pool: Pool, job: str, slot: datetime) -> dict[str, Any] | None:
+    """Return a run that has ended; None while it waits or goes on."""
+    found = await history(pool, job, limit=1, slot=slot)
+    return found[0] if found and found[0]["outcome"] is not None else None
+
+
 async def is_aggregator_alive(pool: Pool) -> bool:
     """Whether any aggregator's heartbeat is current."""
     async with acquire(pool) as connection:

@@ -15,7 +15,6 @@ from database.queries import load
 from exporter.columns import Row
 from exporter.exposition import format_value, header
 
-AGGREGATOR_CURRENT_S: Final = 15.0
 STATES: Final = ("live", "ended", "unclean")
 
 Labels = tuple[str, ...]

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from database.connect import AWAY, Pool, acquire, open_pool
 from database.queries import load
+from database.redis_link import Link, open_link
 from database.replicas import open_replicas, read_replicas
 from exporter.components import aggregators, postgres, producers, redis_nodes, schedule, shards, snapshot, thresholds
 from exporter.components.component import AWAY as SILENT
@@ -22,7 +23,7 @@ from exporter.components.component import RANK, Component, Probe, Severity, Sour
 from exporter.refresh import Refresher
 from exporter.settings import ExporterSettings
 from exporter.since import Since, State
-from exporter.streams import Link, open_link
+from exporter.streams import COUNT_DEADLINE_S
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class ProductionMonitor:
         self._deadline_s = settings.streamgauge_probe_deadline_s
         replicas = settings.streamgauge_postgres_replicas
         self._addresses = read_replicas(replicas.get_secret_value()) if replicas else {}
-        self._link: Link = open_link(settings)
+        self._link: Link = open_link(settings, at_most_s=COUNT_DEADLINE_S)
         self._sources: Sources | None = None
         self._since = Since()
         self._breaches = thresholds.Breaches()

@@ -10,13 +10,14 @@ from uuid import UUID
 
 from database.connect import AWAY, Pool, acquire, open_pool
 from database.queries import load
+from database.redis_link import open_link
 from exporter.derived import read_derived
 from exporter.monitor import ProductionMonitor
 from exporter.refresh import Refresher
 from exporter.settings import ExporterSettings
 from exporter.snapshot import Snapshots, Unavailable, View
 from exporter.streams import AWAY as REDIS_AWAY
-from exporter.streams import Streams, Waiting, open_link
+from exporter.streams import COUNT_DEADLINE_S, Streams, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Exporter:
     def __init__(self, settings: ExporterSettings) -> None:
         self.settings = settings
         self._derived = read_derived(settings.streamgauge_derived_file)
-        self.streams = Streams(settings, open_link(settings), self._unaccounted)
+        self.streams = Streams(settings, open_link(settings, at_most_s=COUNT_DEADLINE_S), self._unaccounted)
         self.refresher = Refresher(self._take, settings.streamgauge_scrape_deadline_s)
         self.monitor = ProductionMonitor(settings, self.refresher)
         self._pool: Pool | None = None

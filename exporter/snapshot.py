@@ -17,6 +17,7 @@ import numpy as np
 
 from contract.self_metrics import CATALOGUE
 from database.connect import Connection, Pool, acquire, transaction
+from database.jobs import AGGREGATOR_CURRENT_S
 from database.queries import load
 from database.sketches import Ints
 from exporter.columns import (
@@ -37,7 +38,6 @@ from exporter.exposition import Page, paginate
 from exporter.family import Metric
 from exporter.gauges import GaugeRows, Heard, live_producers
 from exporter.ledger import (
-    AGGREGATOR_CURRENT_S,
     Pipeline,
     Samples,
     Service,

@@ -8,24 +8,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from contract.batch import BatchError, read_body, read_envelope
-from contract.redis_url import parse_redis_url
 from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, GROUP, SHARD_COUNT_KEY, stream_key
-from database.settings import RedisSettings, SettingsError
-
-if TYPE_CHECKING:
-    # redis-py types every reply as bytes or str, whatever `decode_responses` says; here replies are bytes.
-    Link = Any
-else:
-    Link = Redis
+from database.redis_link import Link
+from database.settings import RedisSettings
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +23,7 @@ MAX_ENTRIES: Final = 2000
 FRESH_S: Final = 5.0
 ASK_DEADLINE_S: Final = 0.5
 COUNT_DEADLINE_S: Final = 2.0
+"""Also the longest that the exporter waits for any reply of Redis."""
 PAGE: Final = 500
 AWAY: Final = (RedisError, OSError, TimeoutError)
 
@@ -44,35 +35,6 @@ class Waiting(NamedTuple):
     seq: int
     events: int
     service: str
-
-
-def link_options(settings: RedisSettings) -> dict[str, Any]:
-    """Return the options of a client that never retries by itself and gives up soon."""
-    timeout_s = min(settings.streamgauge_redis_timeout_s, COUNT_DEADLINE_S)
-    return {
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
-        "health_check_interval": 0,
-    }
-
-
-def open_link(settings: RedisSettings) -> Link:
-    """Open a client of the server, or of the master that Sentinels name; nothing is connected yet."""
-    options = link_options(settings)
-    url = settings.redis_url.get_secret_value()
-    try:
-        address = parse_redis_url(url)
-        if not address.sentinels:
-            return Redis.from_url(url, **options)
-    except ValueError as error:
-        raise SettingsError(f"REDIS_URL: {error}") from None
-    # Sentinels answer at once or are skipped.
-    of_sentinels = {**options, "socket_timeout": ASK_DEADLINE_S, "socket_connect_timeout": ASK_DEADLINE_S}
-    sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
-    access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
-    return sentinel.master_for(address.master, **options, **access)
 
 
 Unaccounted = Callable[[list[Waiting]], Awaitable[dict[str, int]]]

@@ -34,10 +34,10 @@ async def _first_runs(dsn: str, say: Callable[[str], None], check: Callable[[], 
         while waiting and time.monotonic() < until_s:
             check()
             for job, slot in list(waiting.items()):
-                for run in await jobs.history(pool, job, limit=1, slot=slot):
-                    if run["outcome"] is not None:
-                        del waiting[job]
-                        say(_line(run))
+                ended = await jobs.find_ended(pool, job, slot)
+                if ended is not None:
+                    del waiting[job]
+                    say(_line(ended))
             await asyncio.sleep(LOOK_EVERY_S)
         for job in sorted(waiting):
             say(f"  {job:<24}has not ended after {DEADLINE_S:g} s")

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from aggregator.link import open_link
 from database.connect import SCHEMA, Pool, acquire, open_pool
 from database.migrate import check
 from database.queries import load
+from database.redis_link import open_link
 from database.settings import PostgresSettings, RedisSettings, read_settings
 from streamgauge.processes import StartError
 from streamgauge.stack import names_any

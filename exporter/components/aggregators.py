@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from database.connect import acquire
+from database.jobs import AGGREGATOR_CURRENT_S
 from database.queries import load
 from exporter.components.component import Component, Probe, Severity, Sources, Status
-from exporter.ledger import AGGREGATOR_CURRENT_S
 
 NONE = "no aggregator has a current heartbeat: nothing is committed"
 

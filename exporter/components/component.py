@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple
 
 from database.connect import AWAY as DATABASE_AWAY
 from database.connect import Pool
+from database.redis_link import Link
 from exporter.refresh import Refresher
 from exporter.settings import ExporterSettings
 from exporter.snapshot import Unavailable
 from exporter.streams import AWAY as REDIS_AWAY
-from exporter.streams import Link
 
 AWAY: Final = (*DATABASE_AWAY, *REDIS_AWAY, Unavailable)
 """What a probe raises when the thing it asks fails it."""

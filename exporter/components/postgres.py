@@ -6,14 +6,12 @@ unlike `pg_stat_replication` and replayed positions it stays right when the link
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from database.connect import acquire
+from database.jobs import AGGREGATOR_CURRENT_S
 from database.queries import load
 from exporter.components.component import Component, Probe, Severity, Sources, Status
-
-BEAT_CURRENT_S: Final = 15.0
-"""An older heartbeat says that no aggregator touches it."""
 
 
 def probes(sources: Sources) -> list[Probe]:
@@ -54,7 +52,7 @@ async def _replica(sources: Sources, name: str) -> Component:
 def judge_replica(name: str, row: Mapping[str, Any], primary: Mapping[str, Any], limit_s: float) -> Component:
     """Compare a replica's heartbeat with the primary's."""
     lag_s = _lag_s(row["beat_at"], primary["beat_at"])
-    is_beating = primary["beat_age_s"] is not None and primary["beat_age_s"] <= BEAT_CURRENT_S
+    is_beating = primary["beat_age_s"] is not None and primary["beat_age_s"] <= AGGREGATOR_CURRENT_S
     facts = {"role": "standby" if row["is_standby"] else "primary", "version": row["version"]}
     facts |= {"lag_s": lag_s, "is_lag_known": lag_s is not None, "heartbeat_age_s": row["beat_age_s"]}
     name = f"replica {name}"

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from contract.redis_url import Address, parse_redis_url
+from database.redis_link import Link, link_options
 from exporter.components.component import Component, Probe, Severity, Sources, Status
-from exporter.streams import Link, link_options
+from exporter.streams import COUNT_DEADLINE_S
 
 KIND: Final = "redis"
 REPLICA_LAG_S: Final = 10
@@ -69,7 +70,7 @@ def _judge_replica(one: Mapping[str, Any]) -> Component:
 
 
 async def _sentinel(sources: Sources, address: Address, host: str, port: int) -> Component:
-    link: Link = Redis(host=host, port=port, **link_options(sources.settings))
+    link: Link = Redis(host=host, port=port, **link_options(sources.settings, at_most_s=COUNT_DEADLINE_S))
     name = f"sentinel {host}:{port}"
     facts = {"role": "sentinel", "master": address.master}
     try:

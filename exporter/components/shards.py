@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 from redis.exceptions import ResponseError
 
 from contract.streams import GROUP, SHARD_COUNT_KEY, stream_key
+from database.redis_link import Link
 from exporter.components.component import Component, Probe, Severity, Sources, Status
-from exporter.streams import Link
 
 COUNT_AT_MOST: Final = 256
 """Entries that are counted where Redis does not know the lag."""

@@ -116,9 +116,9 @@ async def _run_now(pool: Pool, args: argparse.Namespace) -> int:
 async def _end_of(pool: Pool, job: str, slot: datetime, timeout_s: float) -> Mapping[str, Any]:
     until_s = time.monotonic() + timeout_s
     while True:
-        found = await jobs.history(pool, job, limit=1, slot=slot)
-        if found and found[0]["outcome"] is not None:
-            return found[0]
+        found = await jobs.find_ended(pool, job, slot)
+        if found is not None:
+            return found
         if time.monotonic() > until_s:
             raise NoAggregator(f"{job} has not ended after {timeout_s:g} s")
         if not await jobs.is_aggregator_alive(pool):

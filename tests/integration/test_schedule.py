@@ -224,8 +224,8 @@ async def test_what_a_job_raises_ends_its_run_and_never_the_service(
     assert record.exc_info[0] is ZeroDivisionError
 
 
-async def test_a_run_whose_lock_is_lost_is_stopped(dsn: str, pool: Pool) -> None:
-    """Its server closed the connection: another session may hold the lock from now on."""
+def endless() -> tuple[Callable[[Run], Awaitable[Result]], asyncio.Event, asyncio.Event]:
+    """Return work without an end, and events that are set when it begins and when it was stopped."""
     began, stopped = asyncio.Event(), asyncio.Event()
 
     async def works(run: Run) -> Result:
@@ -235,6 +235,12 @@ async def test_a_run_whose_lock_is_lost_is_stopped(dsn: str, pool: Pool) -> None
         finally:
             stopped.set()
 
+    return works, began, stopped
+
+
+async def test_a_run_whose_lock_is_lost_is_stopped(dsn: str, pool: Pool) -> None:
+    """Its server closed the connection: another session may hold the lock from now on."""
+    works, began, stopped = endless()
     async with scheduled(dsn, job(works)):
         await asyncio.wait_for(began.wait(), DEADLINE_S)
         assert await pool.fetchval(
@@ -248,15 +254,7 @@ async def test_a_run_whose_lock_is_lost_is_stopped(dsn: str, pool: Pool) -> None
 
 
 async def test_a_run_that_another_has_begun_again_is_stopped_and_left_to_it(dsn: str, pool: Pool) -> None:
-    began, stopped = asyncio.Event(), asyncio.Event()
-
-    async def works(run: Run) -> Result:
-        began.set()
-        try:
-            return await for_ever(run)
-        finally:
-            stopped.set()
-
+    works, began, stopped = endless()
     async with scheduled(dsn, job(works)):
         await asyncio.wait_for(began.wait(), DEADLINE_S)
         await pool.execute("UPDATE runs SET consumer = 'other', attempt = 2, beat_at = now() + interval '1 min'")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aggregator.link import open_link
 from aggregator.settled import until_settled
 from contract.streams import FIELD, GROUP, stream_key
+from database.redis_link import open_link
 from database.settings import RedisSettings
 
 SHARDS = 2
