@@ -216,6 +216,7 @@ class Aggregator:
             "committed_batches": sum(s.committer.committed_batches for s, _ in self._shards.values()),
             "committed_events": sum(s.committer.committed_events for s, _ in self._shards.values()),
             "stream_bytes": trimmer.bytes_of,
+            "stream_max_bytes": self._settings.streamgauge_stream_max_bytes,
         }
         main = await lanes.main()
         async with acquire(main.pool) as connection:

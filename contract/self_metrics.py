@@ -84,4 +84,28 @@ EXPORTER: Final = (
 )
 """Served by each exporter on /metrics/self through prometheus-client."""
 
-CATALOGUE: Final = COMPLETENESS + PIPELINE + SERVICES + EXPORTER
+COMPONENTS: Final = (
+    _gauge(
+        "streamgauge_component_status",
+        "1 for the status a component has (ok, degraded, down, unknown).",
+        "component",
+        "kind",
+        "severity",
+        "status",
+    ),
+    _gauge("streamgauge_component_since_timestamp_seconds", "Since when a component has its status.", "component"),
+    _gauge("streamgauge_component_probe_seconds", "Time the probe of a component took.", "component"),
+    _gauge("streamgauge_stream_entries", "Entries in a stream; the replay window keeps those already read.", "shard"),
+    _gauge("streamgauge_stream_lag_known", "1 where it is known how many entries nobody has read.", "shard"),
+    _gauge("streamgauge_stream_lag_entries", "Entries nobody has read; no sample while unknown.", "shard"),
+    _gauge("streamgauge_stream_pending_entries", "Entries read and not yet acknowledged.", "shard"),
+    _gauge("streamgauge_stream_oldest_wait_seconds", "Age of the oldest entry not yet acknowledged.", "shard"),
+    _gauge("streamgauge_stream_cut", "1 when entries were removed before anybody read them.", "shard"),
+    _gauge("streamgauge_stream_bytes", "Memory of a stream, as its aggregator measured it.", "consumer", "shard"),
+    _gauge("streamgauge_stream_max_bytes", "Memory at which producers hold back.", "consumer"),
+    _gauge("streamgauge_replica_lag_seconds", "How far a PostgreSQL replica is behind, by heartbeat row.", "replica"),
+    _gauge("streamgauge_threshold_breaches", "Metrics beyond their alert threshold now.", "severity"),
+)
+"""What ProductionMonitor found, served by each exporter on /metrics/self."""
+
+CATALOGUE: Final = COMPLETENESS + PIPELINE + SERVICES + EXPORTER + COMPONENTS

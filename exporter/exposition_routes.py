@@ -41,6 +41,7 @@ def add_exposition_routes(app: FastAPI, exporter: Exporter) -> None:
 
     @app.get("/metrics/self", response_class=PlainTextResponse, summary="Of this exporter; always answered")
     async def metrics_self() -> Response:
+        own.components.report = await exporter.monitor.look()
         return Response(generate_latest(own.registry), media_type=CONTENT_TYPE_LATEST)
 
     _ = metrics, metrics_self

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from contract.self_metrics import EXPORTER
+from exporter.component_metrics import ComponentMetrics
 from exporter.refresh import Refresher
 
 _HELP = {metric.name: metric.help for metric in EXPORTER}
@@ -27,6 +28,8 @@ class OwnMetrics:
         for outcome in ("served", "not_modified", "unavailable"):
             self.scrapes.labels(outcome)
         self.registry.register(_Newest(refresher))
+        self.components = ComponentMetrics()
+        self.registry.register(self.components)
 
 
 class _Newest(Collector):

@@ -23,7 +23,7 @@ from exporter.settings import ExporterSettings
 from streamgauge.embedded import PostgresServer, RedisServer
 from streamgauge.processes import free_port, start, stop, wait_until
 from tests.debian_postgres import DebianPostgres, is_installed
-from tests.exporting import exporter, writer
+from tests.exporting import exporter, samples, writer
 
 WITHIN_S = 2.6
 """Probes end after 2 s; the rest is for a machine that does other things."""
@@ -207,6 +207,45 @@ async def test_an_entry_that_waits_too_long_is_named(dsn: str, redis_url: str, s
         found = await shard(client)
         assert found["status"] == "degraded"
         assert 90 < found["facts"]["waiting_s"] < 200
+
+
+async def own(client: httpx.AsyncClient) -> dict[str, float]:
+    """Return the samples of /metrics/self."""
+    return samples((await client.get("/metrics/self")).text)
+
+
+async def test_metrics_self_shows_what_the_monitor_found_and_nothing_for_unknown(
+    dsn: str, redis_url: str, stream: Any
+) -> None:
+    key = stream_key(0)
+    stream.xgroup_create(key, GROUP, "0", mkstream=True)
+    first = stream.xadd(key, {"b": b"x"}, id=f"{int((time.time() - 100) * 1000)}-0")
+    async with exporter(dsn, redis_url) as client:
+        told = await own(client)
+        shown = 'streamgauge_component_status{component="stream 00",kind="streams",severity="warning",status="%s"}'
+        assert (told[shown % "degraded"], told[shown % "ok"]) == (1.0, 0.0)
+        assert told['streamgauge_stream_lag_entries{shard="00"}'] == 1.0
+        assert told['streamgauge_stream_oldest_wait_seconds{shard="00"}'] > 90
+        assert told['streamgauge_threshold_breaches{severity="critical"}'] == 0.0
+        stream.xreadgroup(GROUP, "test", {key: ">"}, count=10)
+        with stream.pipeline() as pipe:
+            for _ in range(300):
+                pipe.xadd(key, {"b": b"x"})
+            pipe.execute()
+        middle = stream.xrange(key, count=100)[50][0]
+        stream.xdel(key, first, middle)  # after this Redis does not know the lag, and there is too much to count
+        told = await own(client)
+        assert told['streamgauge_stream_lag_known{shard="00"}'] == 0.0
+        assert 'streamgauge_stream_lag_entries{shard="00"}' not in told
+        assert (told['streamgauge_stream_pending_entries{shard="00"}'], len(told) > 20) == (1.0, True)
+
+
+async def test_metrics_self_answers_while_redis_is_away(dsn: str) -> None:
+    async with exporter(dsn, f"redis://127.0.0.1:{free_port()}") as client:
+        told = await own(client)
+        shown = 'streamgauge_component_status{component="redis",kind="redis",severity="warning",status="down"}'
+        assert told[shown] == 1.0
+        assert not any(name.startswith("streamgauge_stream_") for name in told)
 
 
 async def test_producers_tell_gaps_and_losses(dsn: str, redis_url: str) -> None:
