@@ -87,12 +87,17 @@ def server_settings(settings: PostgresSettings, schema: str, application: str) -
     }
 
 
+def hosts(settings: PostgresSettings) -> list[str]:
+    """Return the hosts of POSTGRES_HOST, which may name several: whichever takes writes is used."""
+    return [host.strip() for host in settings.postgres_host.split(",")]
+
+
 def dsn_parts(settings: PostgresSettings) -> dict[str, Any]:
     """Return the asyncpg connect arguments that say where the server is."""
     if settings.postgres_dsn is not None:
         return {"dsn": settings.postgres_dsn.get_secret_value()}
     return {
-        "host": settings.postgres_host,
+        "host": hosts(settings),
         "port": settings.postgres_port,
         "database": settings.postgres_db,
         "user": settings.postgres_user,

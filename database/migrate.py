@@ -9,8 +9,10 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from database.connect import SCHEMA, Connection, transaction
+from database.queries import load
 
 LOCK_KEY: Final = 0x5347_4D49  # "SGMI"
 
@@ -46,7 +48,9 @@ def migrations() -> list[Migration]:
 
 async def migrate(dsn: str, schema: str = SCHEMA) -> list[str]:
     """Bring `schema` to the newest version; returns the names of what was applied now."""
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=300)
+    connection = await asyncpg.connect(
+        dsn, timeout=10, command_timeout=300, target_session_attrs=SessionAttribute.read_write
+    )
     try:
         return await migrate_schema(connection, schema)
     finally:
@@ -59,6 +63,9 @@ async def migrate_schema(connection: Connection, schema: str) -> list[str]:
     async with transaction(connection):
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
         await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        if schema != SCHEMA:
+            # The aggregator made it, and drops it: what a later migration adds must be its own too.
+            await connection.fetchval(load("act_as_owner"), schema)
         await connection.execute(f'SET LOCAL search_path = "{schema}"')
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations (version int PRIMARY KEY, name text NOT NULL, "
@@ -78,6 +85,7 @@ async def migrate_schema(connection: Connection, schema: str) -> list[str]:
                 migration.checksum,
             )
             done.append(f"{migration.version:04d}_{migration.name}")
+        await connection.execute(load("grant_services"))
     return done
 
 

@@ -35,6 +35,7 @@ class PostgresSettings(ServiceSettings):
 
     postgres_dsn: SecretStr | None = None
     postgres_host: str = "127.0.0.1"
+    """One host, or several separated by commas: the one that takes writes is used."""
     postgres_port: int = Field(default=5432, ge=1, le=65535)
     postgres_db: str = "streamgauge"
     postgres_user: str = "streamgauge"
@@ -83,6 +84,12 @@ KNOWN_NAMES: Final = frozenset(
         "STREAMGAUGE_API_PORT",
         "STREAMGAUGE_API_URLS",
         "STREAMGAUGE_AUDIT_INTERVAL_S",
+        "STREAMGAUGE_CACHE_TTL_APPLY",
+        "STREAMGAUGE_CACHE_TTL_CAPS",
+        "STREAMGAUGE_CACHE_TTL_CAP_S",
+        "STREAMGAUGE_CACHE_TTL_HIT_RATIO",
+        "STREAMGAUGE_CACHE_TTL_INTERVAL_S",
+        "STREAMGAUGE_CACHE_TTL_STALE_SHARE",
         "STREAMGAUGE_CHECKS_FILE",
         "STREAMGAUGE_COLLECT_METRICS_INTERVAL_S",
         "STREAMGAUGE_COMMIT_INTERVAL_S",

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from database.connect import SCHEMA
+from database.connect import SCHEMA, hosts
 from database.queries import load
 from database.settings import PostgresSettings, SettingsError, read_settings
 from streamgauge.processes import StartError, free_port, port_is_taken
@@ -118,7 +118,7 @@ def postgres_address(environ: Mapping[str, str]) -> str:
         return settings.postgres_dsn.get_secret_value()
     password = settings.postgres_password.get_secret_value() if settings.postgres_password else ""
     user = quote(settings.postgres_user, safe="") + (f":{quote(password, safe='')}" if password else "")
-    where = f"{settings.postgres_host}:{settings.postgres_port}"
+    where = ",".join(f"{host}:{settings.postgres_port}" for host in hosts(settings))
     return f"postgresql://{user}@{where}/{quote(settings.postgres_db, safe='')}"
 
 

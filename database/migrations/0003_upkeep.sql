@@ -7,6 +7,12 @@ LANGUAGE plpgsql AS $$
 DECLARE
     before text := current_setting('lock_timeout');
 BEGIN
+    IF NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
+                    WHERE i.inhrelid = to_regclass(quote_ident(partition)) AND p.relnamespace = to_regnamespace(
+                          quote_ident(current_schema())) AND p.relname IN ('parts', 'rollup_10s', 'rollup_1m', 'rollup_1h'))
+    THEN
+        RAISE EXCEPTION '% is no partition', partition USING ERRCODE = 'undefined_table';
+    END IF;
     PERFORM set_config('lock_timeout', '100ms', true);
     FOR i IN 1 .. 25 LOOP
         BEGIN

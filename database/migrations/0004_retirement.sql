@@ -39,6 +39,9 @@ END $$;
 CREATE OR REPLACE FUNCTION make_partition(parent text, name text, start_s bigint, end_s bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
+    IF parent NOT IN ('parts', 'rollup_10s', 'rollup_1m', 'rollup_1h') THEN
+        RAISE EXCEPTION '% has no partitions', parent USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     PERFORM pg_advisory_xact_lock(hashtext(current_schema()), 4);
     -- Not to_regclass: it may answer from a cache that is older than the lock.
     IF EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -52,3 +55,14 @@ BEGIN
     EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, name,
                    to_timestamp(start_s), to_timestamp(end_s));
 END $$;
+
+-- Who compacts and retains data needs no table of its own: these two act as the owner of the schema, on partitions
+-- alone. Their search_path is fixed, so that nobody can slip them other tables.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION make_partition(text, text, bigint, bigint)
+                    SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION drop_partition(text)
+                    SECURITY DEFINER SET search_path = %I, pg_temp', current_schema());
+END $$;
+REVOKE EXECUTE ON FUNCTION make_partition(text, text, bigint, bigint), drop_partition(text) FROM PUBLIC;
