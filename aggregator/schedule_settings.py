@@ -19,6 +19,7 @@ class ScheduleSettings(ServiceSettings):
     streamgauge_run_optimization_interval_s: float = Field(default=3600.0, gt=0, le=_WEEK_S)
     streamgauge_audit_interval_s: float = Field(default=3600.0, gt=0, le=_WEEK_S)
     streamgauge_recalibrate_thresholds_interval_s: float = Field(default=_DAY_S, gt=0, le=_WEEK_S)
+    streamgauge_cache_ttl_interval_s: float = Field(default=_DAY_S / 4, gt=0, le=_WEEK_S)
     streamgauge_schedule_jitter_s: float = Field(default=5.0, ge=0, le=600)
     """A slot's run begins up to this late, by chance, so that not everything begins at the full hour."""
     streamgauge_schedule_misfire_grace_s: float = Field(default=_DAY_S, gt=0, le=_WEEK_S)

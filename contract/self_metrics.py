@@ -73,6 +73,7 @@ SERVICES: Final[tuple[SelfMetric, ...]] = (
     _gauge("streamgauge_threshold_age_seconds", "Time since the threshold judged longest ago was judged."),
     _gauge("streamgauge_recommendations", "Recommendations for performance.", "kind", "state"),
     _gauge("streamgauge_collected_timestamp_seconds", "When signals of performance were last judged."),
+    _gauge("streamgauge_cache_ttl_seconds", "Cache lifetimes (current, proposed, applied).", "key_class", "what"),
 )
 """Rendered by the exporter on /metrics from what the scheduled jobs keep in PostgreSQL (queries `samples_*`)."""
 

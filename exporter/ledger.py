@@ -53,6 +53,7 @@ STORED: Final[tuple[str, ...]] = (
     "samples_findings",
     "samples_thresholds",
     "samples_performance",
+    "samples_cache_ttl",
 )
 """Queries of what the scheduled jobs keep: rows of name, label values in the catalogue's order, value."""
 

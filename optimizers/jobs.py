@@ -6,7 +6,12 @@ STREAMGAUGE_<NAME>_INTERVAL_S, where there is one, replaces it.
 
 from typing import Final
 
-from optimizers import database_optimizer, performance_optimizer, recalibration
+from optimizers import cache_ttl_optimizer, database_optimizer, performance_optimizer, recalibration
 from optimizers.job import Job
 
-JOBS: Final[tuple[Job, ...]] = (database_optimizer.JOB, recalibration.JOB, performance_optimizer.JOB)
+JOBS: Final[tuple[Job, ...]] = (
+    database_optimizer.JOB,
+    recalibration.JOB,
+    performance_optimizer.JOB,
+    cache_ttl_optimizer.JOB,
+)

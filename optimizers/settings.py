@@ -5,7 +5,7 @@ Promise: frozen; each value is checked at start and a bad one ends the process w
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from database.settings import PostgresSettings, RedisSettings, RetentionSettings
 
@@ -31,3 +31,36 @@ class OptimizerSettings(PostgresSettings, RedisSettings, RetentionSettings):
     """Counters are compared over at least this long."""
     streamgauge_optimizer_automatic: bool = True
     """Whether findings of the automatic tier are acted on (in the monitoring database only)."""
+    streamgauge_cache_ttl_apply: bool = False
+    """Whether lifetimes are changed through Redis; else they are only proposed."""
+    streamgauge_cache_ttl_hit_ratio: float = Field(default=0.9, gt=0, lt=1)
+    """The hit ratio that lifetimes are set for."""
+    streamgauge_cache_ttl_stale_share: float = Field(default=0.05, gt=0, le=0.5)
+    """Share of hits that may be answered with a value that has changed since."""
+    streamgauge_cache_ttl_cap_s: float = Field(default=86_400.0, ge=1)
+    """No lifetime becomes longer."""
+    streamgauge_cache_ttl_caps: str = ""
+    """Other caps of single classes: `class=seconds`, separated by spaces."""
+
+    @field_validator("streamgauge_cache_ttl_caps")
+    @classmethod
+    def _check_caps(cls, text: str) -> str:
+        _read_caps(text)
+        return text
+
+    def cache_ttl_caps(self) -> dict[str, float]:
+        """Return the caps of single classes, seconds."""
+        return _read_caps(self.streamgauge_cache_ttl_caps)
+
+
+def _read_caps(text: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for part in text.split():
+        name, _, cap = part.rpartition("=")
+        try:
+            found[name] = float(cap)
+        except ValueError:
+            raise ValueError(f"{part!r} is not class=seconds") from None
+        if not name or not found[name] >= 1:
+            raise ValueError(f"{part!r} is not class=seconds, with at least 1 second")
+    return found

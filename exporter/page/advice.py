@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from database.cache_lifetimes import KIND as CACHE_TTL
 from database.connect import Pool, acquire
 from database.performance import RecommendationRow, read_performance
 from database.thresholds import ThresholdRow, list_thresholds
@@ -61,17 +62,25 @@ async def read_recommendations(pool: Pool) -> list[Recommendation]:
 
 def recommendation(row: RecommendationRow) -> Recommendation:
     """Return a recommendation as it is shown."""
-    now = f"now {row['current']}: " if row["current"] else ""
     return Recommendation(
         row["kind"],
         row["target"],
-        f"{now}{row['proposed']}",
+        _text(row),
         row["evidence"],
         row["expected_effect"],
         row["confidence"],
         row["state"],
         row["first_seen"].timestamp(),
     )
+
+
+def _text(row: RecommendationRow) -> str:
+    if not row["current"]:
+        return row["proposed"]
+    if row["kind"] == CACHE_TTL:
+        before, after = ("was", "now") if row["state"] == "applied" else ("now", "better")
+        return f"lifetime {before} {row['current']}, {after} {row['proposed']}"
+    return f"now {row['current']}: {row['proposed']}"
 
 
 async def read_thresholds(pool: Pool) -> list[Threshold]:
@@ -109,7 +118,7 @@ READERS: Final[dict[str, Reader]] = {"recommendations": read_recommendations, "t
 """What reads the rows of a section from the database: `recommendations` (of Recommendation), `thresholds`."""
 
 JOBS: Final = {
-    "recommendations": ("collect_metrics",),
+    "recommendations": ("collect_metrics", "cache_ttl"),
     "thresholds": ("recalibrate_thresholds",),
 }
 """Whose last run is told where there is no row."""

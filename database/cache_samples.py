@@ -1,0 +1,161 @@
+"""Cache samples: what each class of cached keys did over a time, from the minutes that are rolled up.
+
+In: a connection, where each class begins and where all end. Out: a CacheSample per class that had look-ups.
+Promise: what was not measured is None, never 0.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract import sketch
+from contract.series import parse_key
+from database.connect import Connection
+from database.queries import load
+from database.rows import Rows, merge, read
+
+LOOKUPS: Final = "cache_lookups_total"
+FILLS: Final = "cache_fills_total"
+BYTES: Final = "cache_filled_bytes_total"
+RECOMPUTE: Final = "cache_recompute_seconds"
+AGE: Final = "cache_age_at_hit_seconds"
+LIFETIME: Final = "cache_ttl_seconds"
+LABEL: Final = "key_class"
+MINUTE_S: Final = 60
+WHERE: Final = "series_id = ANY ($1::int[]) AND window_start >= $2 AND window_start < $3"
+CHUNK_S: Final = 6 * 3600
+
+
+class CacheSample(NamedTuple):
+    """One class of keys over its time."""
+
+    active_s: float
+    """Minutes with look-ups, as seconds: what rates are per."""
+    hits: float
+    misses: float
+    errors: float
+    recompute_s: float
+    """All recomputations together."""
+    recomputes: int
+    changed: float
+    unchanged: float
+    first: float
+    """Fills by whether the value was another than before; `first`: there was none before."""
+    filled_bytes: float
+    age_p99_s: float | None
+    """Age of the value at a hit; None: no hit was timed."""
+    ttl_s: float | None
+    """Lifetime that the caches said last; None: never."""
+
+    @property
+    def lookups(self) -> float:
+        """Look-ups that the cache answered, well or with nothing."""
+        return self.hits + self.misses
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits per look-up; NaN without one."""
+        return self.hits / self.lookups if self.lookups else float("nan")
+
+    @property
+    def recompute_rate(self) -> float:
+        """Seconds of recomputing per second."""
+        return self.recompute_s / self.active_s if self.active_s else 0.0
+
+
+class _Member(NamedTuple):
+    key_class: str
+    field: str
+    """Metric name, with the value of its second label where it has one."""
+
+
+async def read_classes(
+    connection: Connection, starts_s: Mapping[str, int], default_start_s: int, end_s: int
+) -> dict[str, CacheSample]:
+    """Return each class with look-ups in `[its start, end_s)`; limits are Unix seconds, whole minutes."""
+    members: dict[int, _Member] = {}
+    for row in await connection.fetch(load("exporter_metric_series"), [LOOKUPS, FILLS, BYTES, RECOMPUTE, AGE]):
+        name, labels = parse_key(row["key"].encode())
+        if LABEL in labels:
+            field = name + labels.get("result", "") + labels.get("changed", "")
+            members[row["series_id"]] = _Member(labels[LABEL], field)
+    lifetimes = await _lifetimes(connection)
+    classes = sorted({member.key_class for member in members.values()})
+    found: dict[str, CacheSample] = {}
+    for key_class in classes:
+        start_s = starts_s.get(key_class, default_start_s)
+        of = {series: member.field for series, member in members.items() if member.key_class == key_class}
+        totals = _Totals()
+        for low_s in range(start_s, end_s, CHUNK_S):
+            limits = (datetime.fromtimestamp(at, UTC) for at in (low_s, min(low_s + CHUNK_S, end_s)))
+            rows = await read(connection, "rollup_1m", WHERE, list(of), *limits)
+            await asyncio.to_thread(totals.add, rows, of)
+        if totals.minutes:
+            found[key_class] = totals.sample(lifetimes.get(key_class))
+    return found
+
+
+async def _lifetimes(connection: Connection) -> dict[str, float]:
+    """Return the lifetime each class said last: one that started long ago said it before one that started since."""
+    newest: dict[str, tuple[int, float]] = {}
+    for row in await connection.fetch(load("cache_ttl_said"), LIFETIME):
+        key_class = parse_key(row["key"].encode())[1].get(LABEL)
+        if key_class is not None:
+            newest[key_class] = max(newest.get(key_class, (0, 0.0)), (row["set_ms"], row["value"]))
+    return {key_class: value for key_class, (_, value) in newest.items() if value > 0}
+
+
+class _Totals:
+    """Adds rows of one class up."""
+
+    def __init__(self) -> None:
+        self.minutes = 0
+        self.n: dict[str, int] = {}
+        self.sum: dict[str, float] = {}
+        self.ages: dict[int, int] = {}
+
+    def add(self, rows: Rows, fields: Mapping[int, str]) -> None:
+        """Add rows whose series are keys of `fields`."""
+        named = np.array([fields[series] for series in rows.series.tolist()], dtype=np.str_)
+        for field in np.unique(named).tolist():
+            mine: NDArray[np.bool_] = named == field
+            self.n[field] = self.n.get(field, 0) + int(rows.n[mine].sum())
+            self.sum[field] = self.sum.get(field, 0.0) + float(rows.sum[mine].sum())
+        is_lookup: NDArray[np.bool_] = np.char.startswith(named, LOOKUPS) if len(named) else np.empty(0, dtype=bool)
+        self.minutes += len(np.unique(rows.window_s[is_lookup] // MINUTE_S))
+        self._add_ages(rows.take(named == AGE) if len(named) else rows)
+
+    def _add_ages(self, rows: Rows) -> None:
+        alike = rows._replace(
+            window_s=np.zeros_like(rows.window_s),
+            series=np.zeros_like(rows.series),
+            producer=np.zeros_like(rows.producer),
+        )
+        whole = merge(alike, MINUTE_S)
+        if len(whole.series) and whole.sketch_len[0] > 0:
+            sketch.merge(self.ages, sketch.decode(whole.sketches.tobytes()))
+
+    def sample(self, ttl_s: float | None) -> CacheSample:
+        """Return what was added up."""
+
+        def of(field: str) -> float:
+            return self.sum.get(field, 0.0)
+
+        return CacheSample(
+            active_s=float(self.minutes * MINUTE_S),
+            hits=of(LOOKUPS + "hit"),
+            misses=of(LOOKUPS + "miss"),
+            errors=of(LOOKUPS + "error"),
+            recompute_s=of(RECOMPUTE),
+            recomputes=self.n.get(RECOMPUTE, 0),
+            changed=of(FILLS + "yes"),
+            unchanged=of(FILLS + "no"),
+            first=of(FILLS + "first"),
+            filled_bytes=of(BYTES),
+            age_p99_s=sketch.quantile(self.ages, 0.99) if self.ages else None,
+            ttl_s=ttl_s,
+        )
