@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import producers
+from producers.loop_lag import watching
 from producers.metrics import Counter, Gauge, Histogram
 
 Scope = MutableMapping[str, Any]
@@ -69,13 +70,14 @@ SILENT: Final = Emitters(_nothing, _nothing, _nothing, _nothing)
 class HttpMetrics:
     """The metrics of one process's HTTP side, shared by every middleware that is given this object."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: str = "") -> None:
         by_route = ("method", "route")
+        self.release = (release,) if release else ()
         self.requests = Counter("http_requests_total", "HTTP requests answered.", (*by_route, "status"))
         self.duration = Histogram(
             "http_request_duration_seconds",
             "Time from the request's head to the last byte of its response.",
-            (*by_route, "status_class"),
+            (*by_route, "status_class", *(["release"] if release else [])),
             buckets=LATENCY_BUCKETS,
             unit="seconds",
         )
@@ -112,9 +114,10 @@ class HttpMetrics:
         """Return the emitters of one (method, route, status)."""
         known = 100 <= status <= 599
         response_size = self.response_size.labels(method, route).observe
+        status_class = f"{status // 100}xx" if known else OTHER
         return Emitters(
             self.requests.labels(method, route, str(status) if known else OTHER).inc,
-            self.duration.labels(method, route, f"{status // 100}xx" if known else OTHER).observe,
+            self.duration.labels(method, route, status_class, *self.release).observe,
             _nothing if method in BODYLESS else self.request_size.labels(method, route).observe,
             # A server strips the body of an answer to HEAD.
             partial(_zero, response_size) if method == "HEAD" else response_size,
@@ -124,7 +127,7 @@ class HttpMetrics:
 @cache
 def http_metrics() -> HttpMetrics:
     """Return the HTTP metrics of this process: defined once, however many apps are instrumented."""
-    return HttpMetrics()
+    return HttpMetrics(producers.default_client().release)
 
 
 class InstrumentMiddleware:
@@ -384,11 +387,12 @@ def lifespan(wrapped: Lifespan[App] | None = None, stop_deadline_s: float = STOP
     async def run(app: App) -> AsyncGenerator[Mapping[str, Any] | None]:
         producers.start()
         try:
-            if wrapped is None:
-                yield None
-            else:
-                async with wrapped(app) as state:
-                    yield state
+            async with watching():
+                if wrapped is None:
+                    yield None
+                else:
+                    async with wrapped(app) as state:
+                        yield state
         finally:
             await asyncio.to_thread(producers.stop, stop_deadline_s)
 

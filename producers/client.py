@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,6 +70,20 @@ class Client(Registry):
     def max_series_per_metric(self) -> int:
         """Return the guard on live series of one metric."""
         return self._settings.max_series_per_metric if self._settings else Settings.max_series_per_metric
+
+    @property
+    def service(self) -> str:
+        """Return the name of the application, as it is sent."""
+        return self._settings.service if self._settings else Settings.service
+
+    @property
+    def release(self) -> str:
+        """Return what the application's release is called, empty where nobody said; legal before a start, too."""
+        if self._settings is not None:
+            return self._settings.release
+        with suppress(SettingsError):  # a start raises it
+            return Settings.read().release
+        return ""
 
     def start(self, settings: Settings | None = None) -> None:
         """Begin to send (a no-op while it runs); SettingsError names a bad setting."""

@@ -34,6 +34,8 @@ class Settings:
     disabled: bool = False
     run_id: str | None = None
     """Marks everything as synthetic traffic of one load-test run."""
+    release: str = ""
+    """What this build of the application is called; becomes a label of request durations."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -51,6 +53,7 @@ class Settings:
             shards=_number(env, "STREAMGAUGE_SHARDS", cls.shards, int, 1, MAX_SHARDS),
             disabled=_text(env, "STREAMGAUGE_DISABLED", "") not in ("", "0", "false"),
             run_id=_text(env, "STREAMGAUGE_RUN_ID", "") or None,
+            release=_release(_text(env, "STREAMGAUGE_RELEASE", "")),
         )
 
 
@@ -65,10 +68,20 @@ def _text(env: Mapping[str, str], name: str, default: str) -> str:
 
 
 def _service(text: str) -> str:
-    # A lone surrogate (bytes in the environment that are not UTF-8) could not be encoded into a batch.
-    if not text or len(text) > 128 or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if not text or not _is_label(text):
         raise SettingsError("STREAMGAUGE_SERVICE: 1 to 128 characters of valid Unicode are allowed")
     return text
+
+
+def _release(text: str) -> str:
+    if not _is_label(text):
+        raise SettingsError("STREAMGAUGE_RELEASE: at most 128 characters of valid Unicode are allowed")
+    return text
+
+
+def _is_label(text: str) -> bool:
+    # A lone surrogate (bytes in the environment that are not UTF-8) could not be encoded into a batch.
+    return len(text) <= 128 and "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _number(env: Mapping[str, str], name: str, default: T, kind: Callable[[str], T], low: float, high: float) -> T:

@@ -146,6 +146,18 @@ def test_what_is_served_is_what_is_emitted(start: Callable[..., Api], redis_url:
     assert found['http_requests_total{method="GET",route="/listing/{number}",status="404"}'] == 1
 
 
+def test_a_replica_tells_how_late_its_loop_is_and_what_cpu_it_takes(start: Callable[..., Api], redis_url: str) -> None:
+    api = start(REDIS_URL=redis_url, STREAMGAUGE_SERVICE="shop", STREAMGAUGE_RELEASE="7")
+    lag = 'event_loop_lag_seconds{service="shop"}'
+    assert wait_until(lambda: emitted(redis_url)[lag] >= 15, DEADLINE_S)
+    started_at = time.monotonic()
+    api.stop()
+    assert time.monotonic() - started_at < 5
+    found = emitted(redis_url)
+    assert any(key.startswith("process_cpu_seconds_total{service=") for key in found)
+    assert found['http_request_duration_seconds{method="GET",release="7",route="/healthz",status_class="2xx"}'] >= 1
+
+
 def test_the_models_serve_as_they_do_offline(start: Callable[..., Api], redis_url: str) -> None:
     models = Models.load()
     api = start(REDIS_URL=redis_url)

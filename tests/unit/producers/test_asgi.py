@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
 import producers.asgi
+from producers import Client, Settings
 from producers.asgi import ASGIApp, HttpMetrics, InstrumentMiddleware, Message, client_code, instrument, lifespan
 
 
@@ -302,6 +303,13 @@ async def test_messages_pass_unchanged_and_in_order(seen: Seen) -> None:
     await InstrumentMiddleware(answers)(http_scope(), nothing_comes, keep)
     assert passed == messages
     assert requests(seen) == {("GET", "unmatched", "200"): 1}
+
+
+async def test_a_named_release_is_a_label_of_durations_only(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producers, "default_client", lambda: Client(Settings(release="2026-11-23.4")))
+    await ask(shop(), "GET", "/v1/items/3")
+    assert list(seen["http_request_duration_seconds"].sums()) == [("GET", "/v1/items/{item}", "2xx", "2026-11-23.4")]
+    assert list(requests(seen)) == [("GET", "/v1/items/{item}", "200")]
 
 
 async def test_a_known_request_looks_no_label_up(seen: Seen) -> None:

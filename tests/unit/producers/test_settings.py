@@ -11,6 +11,7 @@ from producers import Settings, SettingsError
         ("STREAMGAUGE_SERVICE", ""),
         ("STREAMGAUGE_SERVICE", "\udcff"),
         ("STREAMGAUGE_SERVICE", "x" * 129),
+        ("STREAMGAUGE_RELEASE", "x" * 129),
         ("STREAMGAUGE_FLUSH_INTERVAL_S", "soon"),
         ("STREAMGAUGE_FLUSH_INTERVAL_S", "0"),
         ("STREAMGAUGE_SHARDS", "-1"),
