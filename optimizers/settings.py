@@ -40,7 +40,7 @@ class OptimizerSettings(PostgresSettings, RedisSettings, RetentionSettings):
     streamgauge_cache_ttl_cap_s: float = Field(default=86_400.0, ge=1)
     """No lifetime becomes longer."""
     streamgauge_cache_ttl_caps: str = ""
-    """Other caps of single classes: `class=seconds`, separated by spaces."""
+    """Other caps of single classes: `class=seconds`, separated by spaces or commas."""
 
     @field_validator("streamgauge_cache_ttl_caps")
     @classmethod
@@ -55,7 +55,7 @@ class OptimizerSettings(PostgresSettings, RedisSettings, RetentionSettings):
 
 def _read_caps(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
-    for part in text.split():
+    for part in text.replace(",", " ").split():
         name, _, cap = part.rpartition("=")
         try:
             found[name] = float(cap)

@@ -201,6 +201,7 @@ def _evidence(
         "lookups": round(sample.lookups),
         "lookups_per_second": sample.lookups / sample.active_s,
         "failed_lookups": round(sample.errors),
+        "fills_of_new_keys": round(sample.first),
         "measured_s": sample.active_s,
         "recompute_seconds_per_second": sample.recompute_rate,
     }
