@@ -1,7 +1,7 @@
 """Performance: what signals said and what is recommended, stored and read.
 
 In: a connection. Out: rows. Promise: a recommendation that still stands keeps its id and when it was first seen;
-one that is no longer seen becomes `gone`, but only when its signal could judge.
+one that is no longer seen becomes `gone`, but only when its signal could judge its target, or could not for 14 days.
 """
 
 import json
@@ -48,13 +48,20 @@ class PerformanceRow(TypedDict):
 
 
 async def store_signal(
-    connection: Connection, signal: str, status: str, detail: str, advice: Sequence[Mapping[str, Any]]
+    connection: Connection,
+    signal: str,
+    status: str,
+    detail: str,
+    advice: Sequence[Mapping[str, Any]],
+    judged: Sequence[str] | None = None,
 ) -> None:
-    """Keep what a signal said and its advice (keys as the columns of `recommendations`)."""
+    """Keep what a signal said and its advice (keys as the columns of `recommendations`); judged None: every target."""
+    has_judged = status in ("ok", "warn")
     async with transaction(connection):
         await connection.execute(load("signal_store"), signal, status, detail)
-        if status in ("ok", "warn"):
-            await connection.execute(load("recommendation_gone"), signal, [one["target"] for one in advice])
+        stands = [one["target"] for one in advice]
+        await connection.execute(load("recommendation_gone"), signal, stands, judged if has_judged else [])
+        if has_judged:
             await connection.execute(load("recommendation_propose"), signal, json.dumps(list(advice)))
 
 

@@ -13,8 +13,10 @@ from typing import Final, NamedTuple
 from database.connect import AWAY, acquire
 from database.performance import forget_recommendations, store_signal
 from optimizers.job import Job, Outcome, Result, Run
+from optimizers.producer_signals import read_services
+from optimizers.release_history import read_releases
 from optimizers.route_history import read_routes
-from optimizers.signals import latency
+from optimizers.signals import latency, loop_lag, release, staffing
 from optimizers.signals.said import Said
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,24 @@ async def read_latency(run: Run) -> Judged:
     return latency.judge_regression(routes), latency.judge_drift(routes)
 
 
-SOURCES: Final[tuple[Source, ...]] = (Source((latency.REGRESSION, latency.DRIFT), read_latency),)
+async def read_release(run: Run) -> Judged:
+    """Judge each route's newest release."""
+    async with acquire(run.pool) as connection:
+        return (release.judge_releases(await read_releases(connection, run.scheduled_for)),)
+
+
+async def read_processes(run: Run) -> Judged:
+    """Judge what the processes of each service say of themselves."""
+    async with acquire(run.pool) as connection:
+        services = await read_services(connection, run.scheduled_for)
+    return staffing.judge_workers(services.loads), loop_lag.judge_loops(services.lags)
+
+
+SOURCES: Final[tuple[Source, ...]] = (
+    Source((latency.REGRESSION, latency.DRIFT), read_latency),
+    Source((release.RELEASE,), read_release),
+    Source((staffing.WORKERS, loop_lag.LOOP), read_processes),
+)
 
 
 class PerformanceOptimizer:
@@ -57,7 +76,7 @@ class PerformanceOptimizer:
         async with acquire(run.pool) as connection:
             for one in said:
                 advice = [asdict(each) for each in one.advice]
-                await store_signal(connection, one.signal, one.status, one.detail, advice)
+                await store_signal(connection, one.signal, one.status, one.detail, advice, one.judged)
             await forget_recommendations(connection)
         return _result(said)
 

@@ -138,6 +138,8 @@ def plural(number: int, one: str, many: str = "") -> str:
 
 def evidence(given: Any, name: str) -> str:
     """Return a value that stands beside a name which ends in its unit."""
+    if given is None:
+        return UNKNOWN
     if isinstance(given, bool) or not isinstance(given, int | float):
         return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     for ending, say in _EVIDENCE:
@@ -148,6 +150,7 @@ def evidence(given: Any, name: str) -> str:
 
 _EVIDENCE: Final[tuple[tuple[str, Callable[[float], str]], ...]] = (
     ("_bytes", size),
+    ("_per_s", lambda number: f"{_three(number)}/s"),
     ("_ms", lambda number: duration(number / 1000)),
     ("_s", duration),
     ("_h", lambda number: duration(number * 3600)),

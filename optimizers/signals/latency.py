@@ -74,7 +74,7 @@ def _judge(signal: str, routes: Mapping[str, Route], one: Callable[[str, Route],
         return insufficient(signal, example)
     advice = tuple(found for name in judged if (found := one(name, routes[name])) is not None)
     detail = f"{len(advice)} of {len(judged)} routes {what}; {len(missing)} with too little data"
-    return Said(signal, "warn" if advice else "ok", detail, advice)
+    return Said(signal, "warn" if advice else "ok", detail, advice, tuple(judged))
 
 
 def regression(name: str, route: Route) -> Advice | None:

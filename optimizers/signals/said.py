@@ -31,6 +31,8 @@ class Said:
     status: Status
     detail: str
     advice: tuple[Advice, ...] = ()
+    judged: tuple[str, ...] | None = None
+    """The targets there was enough data for; advice on others stays as it is. None: all that can be."""
 
 
 def insufficient(signal: str, missing: str) -> Said:

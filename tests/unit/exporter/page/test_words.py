@@ -53,6 +53,8 @@ def test_evidence_takes_its_unit_from_its_name() -> None:
     assert words.evidence(88_123_392, "size_bytes") == "84 MiB"
     assert words.evidence(812.4, "mean_ms") == "812 ms"
     assert words.evidence(10822, "calls") == "10,822"
+    assert (words.evidence(1.25, "requests_per_s"), words.unit_free("requests_per_s")) == ("1.25/s", "requests")
+    assert words.evidence(None, "requests_per_s") == words.UNKNOWN
     assert words.evidence(["a", 1], "objects") == '["a", 1]'
     assert words.evidence("text", "size_bytes") == "text"
     assert words.unit_free("mean_exec_ms") == "mean exec"
