@@ -60,8 +60,8 @@ class Cycle:
     lifetimes: Sequence[Lifetime]
     advice: Sequence[Mapping[str, Any]]
     """Keys as the columns of `recommendations`."""
-    unjudged: Sequence[str]
-    """Classes about which nothing new is known: what was proposed for them stands."""
+    judged: Sequence[str]
+    """The classes about which something new is known: what was proposed for the others stands."""
     applied: str | None = None
     """The class whose advice is made a change."""
     undone: Sequence[Undo] = field(default_factory=tuple[Undo, ...])
@@ -90,8 +90,8 @@ async def store_cycle(connection: Connection, cycle: Cycle) -> None:
             if undo.to_earlier:
                 await connection.execute(load("cache_ttl_restore"), undo.key_class)
         await connection.execute(load("signal_store"), KIND, cycle.status, cycle.detail)
-        standing = [*(one["target"] for one in cycle.advice), *cycle.unjudged]
-        await connection.execute(load("recommendation_gone"), KIND, standing)
+        proposed = [one["target"] for one in cycle.advice]
+        await connection.execute(load("recommendation_gone"), KIND, proposed, cycle.judged)
         await connection.execute(load("recommendation_propose"), KIND, json.dumps(list(cycle.advice)))
         if cycle.applied is not None:
             await connection.execute(load("cache_ttl_apply"), cycle.applied)

@@ -213,8 +213,7 @@ def _cycle(
     found: _Plan, seen: Seen, advice: Sequence[Mapping[str, Any]], change: Verdict | None, wishes: Wishes
 ) -> Cycle:
     statuses = Counter(one.status for one in found.lifetimes.values())
-    unjudged = [one.key_class for one in found.lifetimes.values() if one.status == "insufficient_data"]
-    judged = len(found.lifetimes) - len(unjudged)
+    judged = [one.key_class for one in found.lifetimes.values() if one.status != "insufficient_data"]
     if judged:
         outcome, status = Outcome.DONE, "warn" if advice else "ok"
     else:
@@ -227,7 +226,7 @@ def _cycle(
         facts["redis_used_bytes"], facts["redis_max_bytes"] = seen.memory
     detail = _detail(found, statuses, change, wishes)
     lifetimes = list(found.lifetimes.values())
-    return Cycle(seen.slot, outcome, status, detail, facts, lifetimes, advice, unjudged, applied, found.undone)
+    return Cycle(seen.slot, outcome, status, detail, facts, lifetimes, advice, judged, applied, found.undone)
 
 
 def _detail(found: _Plan, statuses: Mapping[str, int], change: Verdict | None, wishes: Wishes) -> str:

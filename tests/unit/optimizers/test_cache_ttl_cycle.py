@@ -9,9 +9,12 @@ import pytest
 
 from database.cache_lifetimes import Cycle, Lifetime
 from database.cache_samples import CacheSample
+from database.settings import SettingsError, read_settings
 from optimizers.cache_ttl.cycle import HOLD, Seen, Wishes, plan
 from optimizers.cache_ttl.publish import Memory
 from optimizers.cache_ttl.rules import Limits
+from optimizers.cache_ttl_optimizer import wishes_of
+from optimizers.settings import OptimizerSettings
 
 SLOT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MISSES = CacheSample(
@@ -135,7 +138,7 @@ def test_short_of_memory_that_cannot_be_freed_is_said() -> None:
 def test_a_proposal_stands_while_nothing_new_is_known() -> None:
     known = Lifetime(key_class="posts", seen_at=SLOT, status="change", proposed_s=80.0)
     found = cycle({"posts": MISSES._replace(hits=1, misses=1)}, known)
-    assert (found.unjudged, row(found, "posts").proposed_s) == (["posts"], 80)
+    assert (found.judged, row(found, "posts").proposed_s) == ([], 80)
     assert row(found, "posts").judged_to is None, "its look-ups are judged with those of the next cycle"
     assert found.status == "insufficient_data"
 
@@ -145,3 +148,22 @@ def test_expected_effects_are_those_of_the_model() -> None:
     assert advice["expected_effect"].startswith("hit ratio 50.0% -> about 57.1%, recomputing 0.01 -> about 0.00858")
     assert "stale hits 0.5% -> about 0.7%" in advice["expected_effect"]
     assert (advice["current"], advice["confidence"]) == ("60 s", "high")
+
+
+def settings(**environ: str) -> OptimizerSettings:
+    return read_settings(OptimizerSettings, {f"STREAMGAUGE_CACHE_TTL_{name}": value for name, value in environ.items()})
+
+
+def test_settings_are_wishes_and_a_cap_of_a_class_wins_over_the_general_one() -> None:
+    wishes = wishes_of(settings(APPLY="true", HIT_RATIO="0.8", STALE_SHARE="0.1", CAP_S="100", CAPS="posts=7200, a=b=5"))
+    assert wishes.apply
+    assert wishes.limits("posts") == Limits(0.8, 0.1, 7200)
+    assert wishes.limits("a=b") == Limits(0.8, 0.1, 5)
+    assert wishes.limits("users") == Limits(0.8, 0.1, 100)
+    assert not wishes_of(settings()).apply, "only a person lets lifetimes be changed"
+
+
+@pytest.mark.parametrize("caps", ["posts", "=5", "posts=0.5", "posts=nan", "posts=long"])
+def test_a_cap_that_is_none_ends_the_start_by_its_name(caps: str) -> None:
+    with pytest.raises(SettingsError, match=r"^STREAMGAUGE_CACHE_TTL_CAPS: .*is not class=seconds"):
+        settings(CAPS=caps)
