@@ -125,7 +125,8 @@ def test_reference_application_is_seen_and_lint_finds_only_the_fixed_names(
         pipeline.start(
             "emitter-traffic", sys.executable, "-m", "producers.traffic", "--url", f"http://127.0.0.1:{port}"
         )
-        seen = (*FIXED_NAMES, "jorge_seller_bot_qualification_rate", "intent_decoder_accuracy")
+        watched = ('event_loop_lag_seconds_count{service="', 'process_cpu_seconds_total{service="')
+        seen = (*FIXED_NAMES, *watched, "jorge_seller_bot_qualification_rate", "intent_decoder_accuracy")
         eventually(lambda: all(f"\n{name}" in pipeline.scrape() for name in seen), f"{seen} are served")
         allowed = {f"{name} metric names should not contain abbreviated units" for name in FIXED_NAMES}
         assert set(lint(pipeline).splitlines()) == allowed

@@ -145,6 +145,14 @@ def test_a_recommendation_carries_evidence_effect_and_confidence() -> None:
         assert part in said
 
 
+def test_rates_and_what_is_unknown_are_told_as_such_in_evidence() -> None:
+    measured = {"cpu_seconds_per_s": 3.0, "busy_percent": 150.0, "requests_per_s": None}
+    row = Recommendation("workers", "shop", "now 2 processes: 5 processes", measured, "", "medium", "proposed", 0.0)
+    said = text(render.parts(context(jobs=[], recommendations=[row]))["recommendations"])
+    for part in ("cpu seconds 3/s", "busy 150 %", "requests unknown"):
+        assert part in said
+
+
 def test_files_are_addressed_by_their_content() -> None:
     for name in render.STATIC:
         assert render.asset(name).startswith(f"page/{name}?v=")
