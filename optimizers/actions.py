@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import asyncpg
+
 from database import optimization, partitions, retention
 from database.connect import AWAY, SCHEMA, Connection, is_lost
 from database.queries import load
@@ -34,6 +36,10 @@ Row = Mapping[str, Any]
 
 class Busy(TimeoutError):
     """The upkeep is at work: it does the same."""
+
+
+class PassedOver(PermissionError):
+    """PostgreSQL did nothing and called it a success: before 17 VACUUM and ANALYZE are the owner's alone."""
 
 
 def is_automatic(sql: str) -> bool:
@@ -80,7 +86,7 @@ async def change(store: Connection, connection: Connection, settings: OptimizerS
 
 async def _remedy(connection: Connection, settings: OptimizerSettings, finding: Row) -> None:
     if finding["remedy"] == Remedy.SQL:
-        await connection.execute(finding["sql"])
+        await _execute(connection, finding["sql"])
         return
     await connection.execute(f"SET search_path = {SCHEMA}")
     if not await connection.fetchval(load("upkeep_lock")):
@@ -93,6 +99,23 @@ async def _remedy(connection: Connection, settings: OptimizerSettings, finding: 
     finally:
         if not is_lost(connection):
             await connection.fetchval(load("upkeep_unlock"))
+
+
+async def _execute(connection: Connection, sql: str) -> None:
+    warnings: list[str] = []
+
+    def note(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        warnings.append(message.as_dict().get("message", ""))
+
+    connection.add_log_listener(note)
+    try:
+        await connection.execute(sql)
+    finally:
+        if not is_lost(connection):
+            connection.remove_log_listener(note)
+    skipped = next((warning for warning in warnings if "skipping" in warning), None)
+    if skipped is not None:
+        raise PassedOver(skipped)
 
 
 def _relation(finding: Row) -> str:
