@@ -3,7 +3,7 @@
 Imports `contract`, redis-py, msgspec and zstandard only.
 """
 
-from functools import cache
+import functools
 
 from producers.client import Client, Stats
 from producers.metrics import Counter, Gauge, Histogram, Info, set_default
@@ -12,7 +12,7 @@ from producers.settings import Settings, SettingsError
 __all__ = ["Client", "Counter", "Gauge", "Histogram", "Info", "Settings", "SettingsError", "Stats", "start", "stop"]
 
 
-@cache
+@functools.cache
 def default_client() -> Client:
     """Return the client of metrics that name none."""
     return Client()

@@ -36,6 +36,8 @@ class Settings:
     """Marks everything as synthetic traffic of one load-test run."""
     release: str = ""
     """What this build of the application is called; becomes a label of request durations."""
+    cache_ttl_apply: bool = False
+    """Whether caches take the lifetimes that are set in Redis."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -51,9 +53,10 @@ class Settings:
             exit_timeout_s=_number(env, "STREAMGAUGE_EXIT_TIMEOUT_S", cls.exit_timeout_s, float, 0, 60),
             redis_timeout_s=_number(env, "STREAMGAUGE_REDIS_TIMEOUT_S", cls.redis_timeout_s, float, 0.1, 60),
             shards=_number(env, "STREAMGAUGE_SHARDS", cls.shards, int, 1, MAX_SHARDS),
-            disabled=_text(env, "STREAMGAUGE_DISABLED", "") not in ("", "0", "false"),
+            disabled=_is_on(env, "STREAMGAUGE_DISABLED"),
             run_id=_text(env, "STREAMGAUGE_RUN_ID", "") or None,
             release=_release(_text(env, "STREAMGAUGE_RELEASE", "")),
+            cache_ttl_apply=_is_on(env, "STREAMGAUGE_CACHE_TTL_APPLY"),
         )
 
 
@@ -65,6 +68,10 @@ def _text(env: Mapping[str, str], name: str, default: str) -> str:
         return Path(path).read_text().rstrip("\n")
     except OSError as error:
         raise SettingsError(f"{name}_FILE: {error.strerror}: {path}") from None
+
+
+def _is_on(env: Mapping[str, str], name: str) -> bool:
+    return _text(env, name, "").strip().lower() not in ("", "0", "false", "f", "no", "n", "off")
 
 
 def _service(text: str) -> str:

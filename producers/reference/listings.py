@@ -7,11 +7,11 @@ cached answers; both are used again as soon as they are back, with nobody's help
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from time import perf_counter
-from typing import Final, cast
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -20,13 +20,16 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from producers.reference.measures import CACHE_LOOKUPS, QUERY_MS, SERIALIZATION_MS, UNAVAILABLE
+from producers.cache import Cache, KeyClass
+from producers.reference.measures import QUERY_MS, SERIALIZATION_MS, UNAVAILABLE
 from producers.reference.models import DATA
 from producers.reference.settings import Settings
 
 log: Final = logging.getLogger(__name__)
 
 CACHE_DEADLINE_S: Final = 0.5
+MAX_CACHE_TTL_S: Final = 3600.0
+"""A listing that was changed is served as it was for an hour at most, whatever lifetime is set."""
 QUERY_DEADLINE_S: Final = 2.0
 CONNECT_DEADLINE_S: Final = 5.0
 SETUP_DEADLINE_S: Final = 15.0
@@ -62,19 +65,25 @@ class Listings:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self.cache: redis.Redis | None = None
+        self.cache: Cache | None = None
+        self._listings: KeyClass | None = None
+        self._redis: redis.Redis | None = None
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Start connecting; returns at once."""
         if self.settings.cache_url:
-            self.cache = redis.Redis.from_url(
+            self._redis = redis.Redis.from_url(
                 self.settings.cache_url,
                 protocol=2,
                 socket_timeout=CACHE_DEADLINE_S,
                 socket_connect_timeout=CACHE_DEADLINE_S,
                 retry=Retry(NoBackoff(), 0),
             )
+        self.cache = Cache(self._redis, "reference_app")
+        ttl_s = float(self.settings.cache_ttl_s)
+        self._listings = self.cache.key_class("listing", ttl_s, max_ttl_s=max(ttl_s, MAX_CACHE_TTL_S))
+        await self.cache.open()
         if self.settings.postgres is not None:
             self._opening = asyncio.create_task(self._open_pool(), name="open-listings")
 
@@ -84,38 +93,25 @@ class Listings:
             self._opening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._opening
+        if self.cache is not None:
+            await self.cache.aclose()
         if self.pool is not None:
             try:
                 await asyncio.wait_for(self.pool.close(), CLOSE_DEADLINE_S)
             except (*AWAY, asyncio.CancelledError):
                 self.pool.terminate()
-        if self.cache is not None:
+        if self._redis is not None:
             with suppress(RedisError, OSError):
-                await self.cache.aclose()
+                await self._redis.aclose()
 
     async def get(self, number: int) -> bytes:
         """Return a listing as JSON; raises NotThere or Unavailable."""
-        found = await self._cached(number)
-        if found is None:
-            found = serialize(await self._look_up(number))
-            await self._keep(number, found)
-        return found
+        if self._listings is None:
+            raise Unavailable("not opened yet")
+        return await self._listings.get_or_compute(str(number), partial(self._read, number))
 
-    async def _cached(self, number: int) -> bytes | None:
-        if self.cache is None:
-            return None
-        try:
-            found = await cast(Awaitable[bytes | None], self.cache.get(cache_key(number)))
-        except (RedisError, OSError):
-            CACHE_LOOKUPS.labels("unavailable").inc()
-            return None
-        CACHE_LOOKUPS.labels("miss" if found is None else "hit").inc()
-        return found
-
-    async def _keep(self, number: int, listing: bytes) -> None:
-        if self.cache is not None:
-            with suppress(RedisError, OSError):
-                await self.cache.set(cache_key(number), listing, ex=self.settings.cache_ttl_s)
+    async def _read(self, number: int) -> bytes:
+        return serialize(await self._look_up(number))
 
     async def _look_up(self, number: int) -> asyncpg.Record:
         try:
@@ -176,8 +172,3 @@ def serialize(row: asyncpg.Record) -> bytes:
     found = _ENCODER.encode(dict(row))
     SERIALIZATION_MS.labels().observe((perf_counter() - started_at) * 1000)
     return found
-
-
-def cache_key(number: int) -> str:
-    """Return the key of a listing in the cache."""
-    return f"reference_app:listing:{number}"

@@ -33,5 +33,4 @@ SERIALIZATION_MS: Final = Histogram(
 QUERY_MS: Final = Histogram(
     "database_query_time_ms", "Time of one look-up in PostgreSQL, connection included.", buckets=QUERY_BUCKETS_MS
 )
-CACHE_LOOKUPS: Final = Counter("cache_lookups_total", "Look-ups in the JSON cache on Redis.", ("result",))
 UNAVAILABLE: Final = Counter("listing_unavailable_total", "Look-ups refused because PostgreSQL was away.")

@@ -141,7 +141,9 @@ def test_what_is_served_is_what_is_emitted(start: Callable[..., Api], redis_url:
     assert found["ml_scoring_inference_time_seconds"] == found["ml_scoring_inference_time_ms"] == 25
     assert found["database_query_time_ms"] == 2
     assert found["cache_serialization_time_ms"] == 1
-    assert found['cache_lookups_total{result="hit"}'] == 1
+    assert found['cache_lookups_total{key_class="listing",result="hit"}'] == 1
+    assert found['cache_fills_total{changed="first",key_class="listing"}'] == 1
+    assert found['cache_recompute_seconds{key_class="listing"}'] == 1
     assert found['http_requests_total{method="POST",route="/score",status="200"}'] == 25
     assert found['http_requests_total{method="GET",route="/listing/{number}",status="404"}'] == 1
 

@@ -1,0 +1,127 @@
+"""Cache lifetimes: the lifetimes of key classes that were set in the streams' Redis.
+
+In: the hash that the cache lifetimes' job writes. Out: seconds per class, as last read.
+Promise: read in the background, every 10 s; when Redis is away what was read last holds; a field that is not a
+positive number is as if it were not there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from math import isfinite
+from typing import Any, Final, Protocol
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from contract.redis_url import parse_redis_url
+from contract.streams import CACHE_TTL_KEY
+from producers.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 10.0
+DEADLINE_S: Final = 2.0
+AWAY: Final = (RedisError, OSError, TimeoutError)
+
+
+class Follower(Protocol):
+    """A class of keys that wants to know its lifetime."""
+
+    @property
+    def name(self) -> str:
+        """Its field in the hash."""
+        ...
+
+    def say_lifetime(self) -> None:
+        """Emit the lifetime that holds now."""
+        ...
+
+
+class Lifetimes:
+    """What the hash said last of some classes."""
+
+    def __init__(self, settings: Settings, interval_s: float = INTERVAL_S) -> None:
+        self._settings = settings
+        self._interval_s = interval_s
+        self._seconds: Mapping[str, float] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._is_away = False
+
+    def open(self, classes: Iterable[Follower]) -> None:
+        """Begin to read for these classes, which are looked at anew each time; returns at once."""
+        link = _open_link(self._settings)
+        self._task = asyncio.create_task(self._follow(link, classes), name="streamgauge - cache lifetimes")
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        (ended,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(ended, Exception):
+            # A bug of ours must not end the application's own shutdown.
+            log.error("cache_lifetimes_failed", exc_info=ended)
+
+    def get(self, key_class: str) -> float | None:
+        """Return the lifetime of a class in seconds; None: none is set."""
+        return self._seconds.get(key_class)
+
+    async def _follow(self, link: Any, classes: Iterable[Follower]) -> None:
+        try:
+            while True:
+                await self._read(link, classes)
+                await asyncio.sleep(self._interval_s)
+        finally:
+            with suppress(*AWAY):
+                await link.aclose()
+
+    async def _read(self, link: Any, classes: Iterable[Follower]) -> None:
+        followers = list(classes)
+        if not followers:
+            return
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                texts = await link.hmget(CACHE_TTL_KEY, [follower.name for follower in followers])
+        except AWAY as error:
+            if not self._is_away:
+                log.warning("cache_lifetimes_unread", extra={"error": repr(error), "try": "check REDIS_URL"})
+            self._is_away = True
+            return
+        self._is_away = False
+        read = {follower.name: _seconds(text) for follower, text in zip(followers, texts, strict=True)}
+        self._seconds = {name: seconds for name, seconds in read.items() if seconds is not None}
+        for follower in followers:
+            follower.say_lifetime()
+
+
+def _seconds(text: bytes | None) -> float | None:
+    try:
+        seconds = float(text) if text is not None else 0.0
+    except ValueError:
+        return None
+    return seconds if isfinite(seconds) and seconds > 0 else None
+
+
+def _open_link(settings: Settings) -> Redis:
+    """Return a client of the streams' Redis, not connected yet; SettingsError if its address is none."""
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": DEADLINE_S,
+        "socket_connect_timeout": DEADLINE_S,
+    }
+    try:
+        address = parse_redis_url(settings.redis_url)
+        if not address.sentinels:
+            return Redis.from_url(settings.redis_url, **options)
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error}") from None
+    sentinel: Any = Sentinel(address.sentinels, sentinel_kwargs=options)
+    access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
+    return sentinel.master_for(address.master, **options, **access)
