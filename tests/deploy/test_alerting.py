@@ -1,11 +1,10 @@
 """Prometheus and Alertmanager from our files: routes by amtool, and alerts that are delivered by mail and to Slack.
 
 The exporter, Prometheus and Alertmanager are real; the mail server and the Slack-shaped webhook are local sinks. What
-differs from the files is in SUBSTITUTED, and nothing else.
+differs from the files is in the `changes` of the test, and nothing else.
 """
 
 import json
-import shutil
 import ssl
 import subprocess
 import threading
@@ -20,51 +19,10 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
 
 from streamgauge.processes import free_port, wait_until
-from streamgauge.stack import answers, get
+from streamgauge.stack import get
 from tests.exporting import writer
 from tests.pipeline import Pipeline
-
-ROOT = Path(__file__).parents[2]
-MONITORING = ROOT / "monitoring"
-
-SUBSTITUTED = {
-    "prometheus.yml": {
-        "scrape_interval: 15s": "scrape_interval: 1s",
-        "scrape_timeout: 10s": "scrape_timeout: 1s",
-        "evaluation_interval: 15s": "evaluation_interval: 1s",
-        "/etc/prometheus/rules": "{rules}",
-        '"alertmanager:9093"': '"127.0.0.1:{alertmanager}"',
-        '"exporter:9464"': '"127.0.0.1:{exporter}"',
-        "/run/secrets": "{secrets}",
-    },
-    "alertmanager.yml": {
-        "mail:587": "127.0.0.1:{smtp}",
-        "/run/secrets": "{secrets}",
-        "/etc/alertmanager/templates": "{templates}",
-        "https://watchdog.example.org/streamgauge": "http://127.0.0.1:{sink}/watchdog",
-        "group_wait: 30s": "group_wait: 1s",
-        "group_wait: 10s": "group_wait: 1s",
-    },
-}
-
-
-def substitute(path: Path, folder: Path, **values: object) -> Path:
-    """Write a copy of one of our files with what the test must change; each text must occur."""
-    text = path.read_text()
-    for ours, test in SUBSTITUTED[path.name].items():
-        assert ours in text, f"{path.name} has no {ours!r} any more"
-        text = text.replace(ours, test.format_map(values))
-    found = folder / path.name
-    found.write_text(text)
-    return found
-
-
-def binary(name: str) -> str:
-    """Find a program of Debian's; CI installs it, so that its absence is a failure."""
-    found = shutil.which(name)
-    assert found, f"{name} is not installed"
-    return found
-
+from tests.watching import FASTER, MONITORING, binary, make_certificate, start_alertmanager, start_prometheus
 
 ROUTES = [
     ({"alertname": "Watchdog", "severity": "none"}, "watchdog"),
@@ -134,16 +92,6 @@ def mail_server(password: str, certificate: Path) -> Generator[tuple[Mail, int],
         controller.stop()
 
 
-def make_certificate(folder: Path) -> Path:
-    """Make a certificate of 127.0.0.1 that signs itself; the file holds key and certificate."""
-    key, certificate = folder / "mail.key", folder / "mail.pem"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mail -keyout {key} -out {certificate}"
-    options = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command.split(), *options], check=True, capture_output=True, timeout=30)
-    certificate.write_text(certificate.read_text() + key.read_text())
-    return certificate
-
-
 @contextmanager
 def web_sink() -> Generator[tuple[list[tuple[str, str, Any]], int], None, None]:
     """Run a web server that keeps (path, Authorization, JSON body) of every POST."""
@@ -186,13 +134,25 @@ async def test_loss_is_told_by_mail_and_to_slack(tmp_path: Path, dsn: str, redis
             "exporter_token": token,
         }.items():
             (secrets / name).write_text(text)
-        ports = {"alertmanager": free_port(), "smtp": smtp, "sink": sink}
         settings = {"STREAMGAUGE_EXPORTER_TOKEN": token, "SSL_CERT_FILE": str(certificate)}
+        alertmanager, prometheus = free_port(), free_port()
+        changes = {
+            "mail:587": f"127.0.0.1:{smtp}",
+            "/run/secrets": str(secrets),
+            "/etc/alertmanager/templates": str(MONITORING / "alertmanager/templates"),
+            "https://watchdog.example.org/streamgauge": f"http://127.0.0.1:{sink}/watchdog",
+            "group_wait: 30s": "group_wait: 1s",
+            "group_wait: 10s": "group_wait: 1s",
+        }
         with Pipeline(tmp_path, dsn, redis_url, **settings) as pipeline:
-            values = ports | {"exporter": pipeline.port, "secrets": secrets, "rules": MONITORING / "prometheus/rules"}
-            values["templates"] = MONITORING / "alertmanager/templates"
-            start_alertmanager(pipeline, tmp_path, values)
-            prometheus = start_prometheus(pipeline, tmp_path, values)
+            start_alertmanager(pipeline, alertmanager, changes)
+            changes = FASTER | {
+                "/etc/prometheus/rules": str(MONITORING / "prometheus/rules"),
+                '"alertmanager:9093"': f'"127.0.0.1:{alertmanager}"',
+                '"exporter:9464"': f'"127.0.0.1:{pipeline.port}"',
+                "/run/secrets": str(secrets),
+            }
+            start_prometheus(pipeline, prometheus, changes)
             pipeline.exporter()
             async with writer(dsn) as rows:
                 number = await rows.producer("reference", dropped='{"queue_full": 1}')
@@ -209,15 +169,6 @@ async def test_loss_is_told_by_mail_and_to_slack(tmp_path: Path, dsn: str, redis
     assert ("/watchdog", "Bearer a-watchdog-token") in {(path, access) for path, access, _ in posts}
 
 
-def start_alertmanager(pipeline: Pipeline, folder: Path, values: Mapping[str, object]) -> None:
-    config = substitute(MONITORING / "alertmanager/alertmanager.yml", folder, **values)
-    listen = f"127.0.0.1:{values['alertmanager']}"
-    options = (f"--config.file={config}", f"--storage.path={folder / 'alerts'}", "--cluster.listen-address=")
-    pipeline.start("alertmanager", binary("prometheus-alertmanager"), *options, f"--web.listen-address={listen}")
-    ready = answers(int(str(values["alertmanager"])), "/-/ready")
-    assert wait_until(ready, 30), pipeline.log("alertmanager").read_text()
-
-
 DROP_MORE = """UPDATE producers SET dropped = '{"queue_full": 40}' WHERE producer_no = $1"""
 
 
@@ -226,13 +177,3 @@ def dropped_at(port: int) -> float:
     _, body = get(port, "/api/v1/query?query=sum(streamgauge_dropped_events_total)")
     found = json.loads(body or b"{}").get("data", {}).get("result", [])
     return float(found[0]["value"][1]) if found else 0.0
-
-
-def start_prometheus(pipeline: Pipeline, folder: Path, values: Mapping[str, object]) -> int:
-    """Start it and return its port."""
-    config, port = substitute(MONITORING / "prometheus/prometheus.yml", folder, **values), free_port()
-    # What fires before Alertmanager is discovered is sent again after this time (1 min unless told).
-    options = (f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", "--rules.alert.resend-delay=2s")
-    pipeline.start("prometheus", binary("prometheus"), *options, f"--web.listen-address=127.0.0.1:{port}")
-    assert wait_until(answers(port, "/-/ready"), 30), pipeline.log("prometheus").read_text()
-    return port
