@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from contract.batch import metric_indices, read_body, read_directory, read_envelope
 from contract.metric import Kind
-from contract.streams import DEFAULT_SHARDS, FIELD, stream_key
+from contract.streams import CACHE_TTL_KEY, DEFAULT_SHARDS, FIELD, stream_key
 from producers import traffic
 from producers.reference import train
 from producers.reference.models import Models
@@ -243,6 +243,21 @@ def test_cached_listings_outlive_postgresql(
     finally:
         postgres_server.open()
     assert wait_until(lambda: api.get("/listing/4")[0] == 200, DEADLINE_S)
+
+
+def test_listings_live_as_long_as_is_set(start: Callable[..., Api], redis_url: str, dsn: str) -> None:
+    with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as client:
+        client.hset(CACHE_TTL_KEY, "listing", "300")
+        api = start(REDIS_URL=redis_url, POSTGRES_DSN=dsn, STREAMGAUGE_CACHE_TTL_APPLY="true")
+        assert wait_until(api.has_listings, DEADLINE_S)
+        numbers = iter(range(1, 200))
+
+        def newest_lives_longer() -> bool:
+            number = next(numbers)
+            assert api.get(f"/listing/{number}")[0] == 200
+            return client.ttl(f"reference_app:cache1:listing:{number}") > 66
+
+        assert wait_until(newest_lives_longer, DEADLINE_S), "60 s and a tenth are the default's"
 
 
 def test_replicas_that_start_together_make_one_table(start: Callable[..., Api], redis_url: str, dsn: str) -> None:

@@ -1,0 +1,144 @@
+"""Cache on a real Redis: computed once, lifetimes that are set hold, and a Redis that is killed fails nobody."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+import redis.asyncio as redis
+
+from contract.streams import CACHE_TTL_KEY
+from producers.cache import Cache
+from producers.cache_lifetimes import Lifetimes
+from producers.metrics import Registry
+from producers.settings import Settings
+from streamgauge.embedded import RedisServer
+from streamgauge.processes import free_port
+
+KEY = "app:cache1:thing:a"
+
+
+class Source:
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def __call__(self) -> bytes:
+        self.times += 1
+        await asyncio.sleep(0)
+        return b"value\xff"
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncGenerator[redis.Redis, None]:
+    """The application's client, of another database than the streams'."""
+    async with redis.Redis.from_url(redis_url.replace("/0", "/1"), protocol=2, socket_timeout=5) as found:
+        await found.flushdb()
+        yield found
+
+
+@pytest.fixture
+async def streams(redis_url: str) -> AsyncGenerator[redis.Redis, None]:
+    """A client of the streams' Redis."""
+    async with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=5) as found:
+        yield found
+
+
+async def until(claim: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not claim():  # noqa: ASYNC110 - nothing notifies
+            await asyncio.sleep(0.01)
+
+
+def new_cache(client: redis.Redis, settings: Settings | None = None) -> Cache:
+    settings = settings or Settings()
+    cache = Cache(client, "app", settings=settings, registry=Registry())
+    cache.lifetimes = Lifetimes(settings, interval_s=0.02)
+    return cache
+
+
+async def test_a_hundred_who_miss_at_once_compute_once_and_others_find_it(client: redis.Redis) -> None:
+    ours, theirs, source = new_cache(client), new_cache(client), Source()
+    thing = ours.key_class("thing", 60.0)
+    found = await asyncio.gather(*(thing.get_or_compute("a", source) for _ in range(100)))
+    assert set(found) == {b"value\xff"}
+    assert source.times == 1
+    assert 53_000 < await client.pttl(KEY) <= 66_000
+    assert await theirs.key_class("thing", 60.0).get_or_compute("a", source) == b"value\xff"
+    assert source.times == 1
+
+
+async def test_a_lifetime_that_is_set_holds_until_it_is_removed(
+    client: redis.Redis, streams: redis.Redis, redis_url: str
+) -> None:
+    cache = new_cache(client, Settings(redis_url=redis_url, cache_ttl_apply=True))
+    thing, other = cache.key_class("thing", 60.0, max_ttl_s=600.0), cache.key_class("other", 30.0)
+    await cache.open()
+    try:
+        await streams.hset(CACHE_TTL_KEY, mapping={"thing": "90", "somebody": "5"})
+        await until(lambda: thing.lifetime_s == 90)
+        assert other.lifetime_s == 30
+        await thing.get_or_compute("a", Source())
+        assert 80_000 < await client.pttl(KEY) <= 99_000
+        await streams.hset(CACHE_TTL_KEY, "thing", "7000.5")
+        await until(lambda: thing.lifetime_s == 600)
+        for nonsense in ("soon", "-1", "nan", "inf", ""):
+            await streams.hset(CACHE_TTL_KEY, "thing", "90")
+            await until(lambda: thing.lifetime_s == 90)
+            await streams.hset(CACHE_TTL_KEY, "thing", nonsense)
+            await until(lambda: thing.lifetime_s == 60)
+        await streams.hset(CACHE_TTL_KEY, "thing", "90")
+        await until(lambda: thing.lifetime_s == 90)
+        await streams.delete(CACHE_TTL_KEY)
+        await until(lambda: thing.lifetime_s == 60)
+    finally:
+        await cache.aclose()
+
+
+async def test_without_the_setting_nothing_is_followed(client: redis.Redis, redis_url: str) -> None:
+    cache = new_cache(client, Settings(redis_url=redis_url))
+    before = asyncio.all_tasks()
+    await cache.open()
+    assert asyncio.all_tasks() == before
+    await cache.aclose()
+
+
+async def test_a_killed_redis_fails_nobody_and_the_last_lifetime_holds(redis_server: RedisServer) -> None:
+    settings = Settings(redis_url=redis_server.url, cache_ttl_apply=True)
+    async with redis.Redis.from_url(redis_server.url, protocol=2, socket_timeout=5) as client:
+        await client.flushall()
+        await client.hset(CACHE_TTL_KEY, "thing", "90")
+        cache, source = new_cache(client, settings), Source()
+        thing = cache.key_class("thing", 60.0)
+        await cache.open()
+        await until(lambda: thing.lifetime_s == 90)
+        assert await thing.get_or_compute("a", source) == b"value\xff"
+        redis_server.kill()
+        try:
+            async with asyncio.timeout(5):
+                found = [await thing.get_or_compute("a", source) for _ in range(20)]
+            assert found == [b"value\xff"] * 20
+            assert source.times == 21
+            assert thing.lifetime_s == 90
+        finally:
+            redis_server.open()
+        async with asyncio.timeout(20):
+            while await client.exists("app:cache1:thing:b") == 0:
+                await thing.get_or_compute("b", source)
+        times = source.times
+        await thing.get_or_compute("b", source)
+        assert source.times == times
+        await cache.aclose()
+
+
+async def test_lifetimes_are_not_waited_for(client: redis.Redis) -> None:
+    # The streams' Redis is nobody's port; the cache's own is well.
+    away = Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0", cache_ttl_apply=True)
+    cache, source = new_cache(client, away), Source()
+    thing = cache.key_class("thing", 60.0)
+    await cache.open()
+    for _ in range(3):
+        await thing.get_or_compute("a", source)
+    assert source.times == 1
+    assert thing.lifetime_s == 60
+    await cache.aclose()
