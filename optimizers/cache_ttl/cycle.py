@@ -87,7 +87,9 @@ def _look(found: _Plan, key_class: str, seen: Seen, wishes: Wishes) -> None:
         says = "no look-ups since it was last judged"
         found.lifetimes[key_class] = replace(old, status="insufficient_data", detail=says)
     elif old.is_watched and old.baseline is not None and _turned_bad(old, sample):
-        _undo(found, old, sample, seen)
+        _undo_bad(found, old, sample, seen)
+    elif old.status == "unheard" and _is_unheard(old, sample) and sample.lookups >= rules.MIN_LOOKUPS:
+        _undo_unheard(found, old, sample, seen)
     else:
         verdict = _verdict(old, sample, wishes.limits(key_class), seen)
         was_judged = verdict.status not in ("insufficient_data", "unheard")
@@ -127,15 +129,25 @@ def _give_back(found: _Plan, old: Lifetime, seen: Seen) -> None:
     found.lifetimes[old.key_class] = _unsettled(back, seen)
 
 
-def _undo(found: _Plan, old: Lifetime, sample: CacheSample, seen: Seen) -> None:
+def _undo_bad(found: _Plan, old: Lifetime, sample: CacheSample, seen: Seen) -> None:
     before, now = old.baseline or 0.0, sample.recompute_rate
-    says = f"taken back: recomputing rose from {before:.3g} to {now:.3g} s per second"
     evidence = {
         "undone_because": f"recomputing rose by more than {rules.WORSE - 1:.0%}",
         "recompute_seconds_per_second_before": before,
         "recompute_seconds_per_second_after": now,
         "lookups_per_second_after": sample.lookups / sample.active_s,
     }
+    _undo(found, old, seen, f"recomputing rose from {before:.3g} to {now:.3g} s per second", evidence)
+
+
+def _undo_unheard(found: _Plan, old: Lifetime, sample: CacheSample, seen: Seen) -> None:
+    """Take back what caches did not follow for two cycles: the first may be that Redis had lost it."""
+    evidence = {"undone_because": "its caches do not follow it", "lifetime_in_use_s": sample.ttl_s}
+    _undo(found, old, seen, f"its caches still say {seconds(sample.ttl_s or 0)}", evidence)
+
+
+def _undo(found: _Plan, old: Lifetime, seen: Seen, why: str, evidence: Mapping[str, Any]) -> None:
+    says = f"taken back: {why}"
     found.undone.append(Undo(old.key_class, evidence, to_earlier=old.before_applied_s is not None))
     found.says.append(f"{old.key_class} {says}")
     back = replace(old, status="undone", detail=says, applied_s=old.before_applied_s, before_applied_s=None)

@@ -98,6 +98,18 @@ def test_a_change_stays_watched_until_it_can_be_judged(quiet: dict[str, CacheSam
     assert row(found, "posts").applied_s == 60
 
 
+def test_what_caches_do_not_follow_is_taken_back_in_the_second_cycle() -> None:
+    """The first may be that Redis had lost it; too few look-ups say nothing."""
+    other = MISSES._replace(ttl_s=45)
+    first = row(cycle({"posts": other}, CHANGED), "posts")
+    assert (first.status, first.applied_s) == ("unheard", 60)
+    assert cycle({"posts": other._replace(hits=1, misses=1)}, first).undone == []
+    found = cycle({"posts": other}, first)
+    assert (row(found, "posts").status, row(found, "posts").applied_s) == ("undone", None)
+    assert found.undone[0].evidence["lifetime_in_use_s"] == 45
+    assert cycle({"posts": MISSES}, first).undone == [], "they follow now"
+
+
 def test_a_class_whose_change_was_bad_is_left_alone_for_a_day() -> None:
     own: dict[str, Any] = {"is_watched": False, "applied_s": None}
     held = replace(CHANGED, held_until=SLOT + timedelta(seconds=1), **own)
@@ -155,7 +167,9 @@ def settings(**environ: str) -> OptimizerSettings:
 
 
 def test_settings_are_wishes_and_a_cap_of_a_class_wins_over_the_general_one() -> None:
-    wishes = wishes_of(settings(APPLY="true", HIT_RATIO="0.8", STALE_SHARE="0.1", CAP_S="100", CAPS="posts=7200, a=b=5"))
+    wishes = wishes_of(
+        settings(APPLY="true", HIT_RATIO="0.8", STALE_SHARE="0.1", CAP_S="100", CAPS="posts=7200, a=b=5")
+    )
     assert wishes.apply
     assert wishes.limits("posts") == Limits(0.8, 0.1, 7200)
     assert wishes.limits("a=b") == Limits(0.8, 0.1, 5)
