@@ -26,3 +26,17 @@ def test_bad_value_names_its_setting(name: str, value: str) -> None:
 def test_values_are_read() -> None:
     read = Settings.read({"STREAMGAUGE_SERVICE": "Bürodienst", "STREAMGAUGE_SHARDS": "3", "STREAMGAUGE_DISABLED": "1"})
     assert (read.service, read.shards, read.disabled) == ("Bürodienst", 3, True)
+
+
+@pytest.mark.parametrize("text", ["", "0", "false", "False", "no", "OFF"])
+def test_what_says_no_is_off(text: str) -> None:
+    read = Settings.read({"STREAMGAUGE_DISABLED": text, "STREAMGAUGE_CACHE_TTL_APPLY": text})
+    assert not read.disabled
+    assert not read.cache_ttl_apply
+
+
+@pytest.mark.parametrize("text", ["1", "true", "True", "yes", "on"])
+def test_what_says_yes_is_on(text: str) -> None:
+    read = Settings.read({"STREAMGAUGE_DISABLED": text, "STREAMGAUGE_CACHE_TTL_APPLY": text})
+    assert read.disabled
+    assert read.cache_ttl_apply
