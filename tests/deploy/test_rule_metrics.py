@@ -1,4 +1,4 @@
-"""Every metric that an alert rule reads is seen in a scrape of the real thing, or listed here with the reason.
+"""Every metric that an alert rule or a dashboard reads is seen in a scrape of the real thing, or listed and why.
 
 Real: aggregator, exporter, reference API with traffic, PostgreSQL, a Redis with replica and Sentinel, and Debian's
 exporters of them, scraped by Prometheus with our configuration. Another version of an exporter may name things
@@ -27,10 +27,11 @@ from tests.watching import FASTER, MONITORING, binary, make_certificate, start_a
 
 UNSEEN = {
     "ALERTS": "Prometheus's own, of alerts that fire",
+    "streamgauge_recommendations": "only where one is made",
     "streamgauge_replica_lag_seconds": "needs a PostgreSQL replica: seen in test_monitor",
 }
 WORDS = """and or unless on by bool offset group_left sum max min count rate increase deriv changes time vector absent
-    histogram_quantile avg_over_time max_over_time min_over_time predict_linear label_replace"""
+    histogram_quantile avg_over_time max_over_time min_over_time predict_linear label_replace topk"""
 """Of PromQL, as far as our rules use it."""
 
 
@@ -41,9 +42,18 @@ def metrics_of(expression: str) -> set[str]:
     return set(re.findall(r"(?<![\w.:])[a-zA-Z_:][\w:]*", text)) - set(WORDS.split())
 
 
-def read_by_rules() -> set[str]:
-    """Return every metric that a rule reads and none records."""
-    read: set[str] = set()
+def expressions() -> set[str]:
+    """Return every PromQL expression of the dashboards."""
+    found: set[str] = set()
+    for path in (MONITORING / "grafana/dashboards").glob("*.json"):
+        targets = [target for panel in json.loads(path.read_text())["panels"] for target in panel["targets"]]
+        found |= {target["expr"] for target in targets if target["datasource"]["uid"] == "prometheus"}
+    return found
+
+
+def read_by_us() -> set[str]:
+    """Return every metric that a rule or a dashboard reads and no rule records."""
+    read = {name for expression in expressions() for name in metrics_of(expression)}
     recorded: set[str] = set()
     for path in (MONITORING / "prometheus/rules").glob("*.yml"):
         for group in yaml.safe_load(path.read_text())["groups"]:
@@ -56,7 +66,7 @@ def read_by_rules() -> set[str]:
 def test_names_are_found_in_expressions() -> None:
     found = metrics_of('sum by (a_b) (rate(x_total{c="d_e"}[5m])) > on (f) group_left () 0.8 * max(y) offset 1d')
     assert found == {"x_total", "y"}
-    assert len(read_by_rules()) > 50
+    assert len(read_by_us()) > 50
 
 
 def known_to(prometheus: int) -> set[str]:
@@ -66,10 +76,10 @@ def known_to(prometheus: int) -> set[str]:
 
 
 @pytest.mark.timeout(180)
-async def test_every_metric_of_a_rule_is_scraped(
+async def test_every_metric_that_is_read_is_scraped(
     tmp_path: Path, dsn: str, postgres_server: PostgresServer, redis_server: RedisServer
 ) -> None:
-    wanted = read_by_rules() - UNSEEN.keys()
+    wanted = read_by_us() - UNSEEN.keys()
     derived = files("producers").joinpath("reference/derived.toml")
     redis_url = f"redis://127.0.0.1:{redis_server.port}"
     async with writer(dsn) as rows:
