@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 10.0
 DEADLINE_S: Final = 2.0
+SENTINEL_TIMEOUT_S: Final = 0.5
 AWAY: Final = (RedisError, OSError, TimeoutError)
 
 
@@ -75,11 +76,14 @@ class Lifetimes:
     async def _follow(self, link: Any, classes: Iterable[Follower]) -> None:
         try:
             while True:
-                await self._read(link, classes)
+                try:
+                    await self._read(link, classes)
+                except Exception:
+                    # A bug of ours: what was read last holds, and the next reading may go well.
+                    log.exception("cache_lifetimes_failed")
                 await asyncio.sleep(self._interval_s)
         finally:
-            with suppress(*AWAY):
-                await link.aclose()
+            await _close(link)
 
     async def _read(self, link: Any, classes: Iterable[Follower]) -> None:
         followers = list(classes)
@@ -108,6 +112,14 @@ def _seconds(text: bytes | None) -> float | None:
     return seconds if isfinite(seconds) and seconds > 0 else None
 
 
+async def _close(link: Any) -> None:
+    # Closing a master's client leaves the connections to the Sentinels open.
+    manager = getattr(link.connection_pool, "sentinel_manager", None)
+    for client in (link, *(manager.sentinels if manager is not None else ())):
+        with suppress(*AWAY):
+            await client.aclose()
+
+
 def _open_link(settings: Settings) -> Redis:
     """Return a client of the streams' Redis, not connected yet; SettingsError if its address is none."""
     options: dict[str, Any] = {
@@ -122,6 +134,8 @@ def _open_link(settings: Settings) -> Redis:
             return Redis.from_url(settings.redis_url, **options)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
-    sentinel: Any = Sentinel(address.sentinels, sentinel_kwargs=options)
+    # Sentinels answer at once or are skipped; the next is to be asked within the deadline.
+    of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
+    sentinel: Any = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
     access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
     return sentinel.master_for(address.master, **options, **access)

@@ -1,7 +1,9 @@
 """Cache on a real Redis: computed once, lifetimes that are set hold, and a Redis that is killed fails nobody."""
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
@@ -12,7 +14,7 @@ from producers.cache_lifetimes import Lifetimes
 from producers.metrics import Registry
 from producers.settings import Settings
 from streamgauge.embedded import RedisServer
-from streamgauge.processes import free_port
+from streamgauge.processes import free_port, start, stop
 
 KEY = "app:cache1:thing:a"
 
@@ -142,3 +144,24 @@ async def test_lifetimes_are_not_waited_for(client: redis.Redis) -> None:
     assert source.times == 1
     assert thing.lifetime_s == 60
     await cache.aclose()
+
+
+async def test_lifetimes_are_read_from_the_master_that_sentinels_name(
+    client: redis.Redis, streams: redis.Redis, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    config = tmp_path / "sentinel.conf"
+    config.write_text(
+        f"port {(port := free_port())}\nbind 127.0.0.1\ndir {tmp_path}\n"
+        f"sentinel monitor m 127.0.0.1 {redis_server.port} 1\n"
+    )
+    process = start(("redis-sentinel", str(config)), tmp_path / "sentinel.log")
+    url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{port}/m"
+    cache = new_cache(client, Settings(redis_url=url, cache_ttl_apply=True))
+    thing = cache.key_class("thing", 60.0)
+    try:
+        await streams.hset(CACHE_TTL_KEY, "thing", "90")
+        await cache.open()
+        await until(lambda: thing.lifetime_s == 90)
+    finally:
+        await cache.aclose()
+        stop(process, signal.SIGKILL, 10)
