@@ -89,7 +89,7 @@ async def read_classes(
     for key_class in classes:
         start_s = starts_s.get(key_class, default_start_s)
         of = {series: member.field for series, member in members.items() if member.key_class == key_class}
-        totals = _Totals()
+        totals = _Totals(start_s)
         for low_s in range(start_s, end_s, CHUNK_S):
             limits = (datetime.fromtimestamp(at, UTC) for at in (low_s, min(low_s + CHUNK_S, end_s)))
             rows = await read(connection, "rollup_1m", WHERE, list(of), *limits)
@@ -110,24 +110,33 @@ async def _lifetimes(connection: Connection) -> dict[str, float]:
 
 
 class _Totals:
-    """Adds rows of one class up."""
+    """Adds rows of one class up, without the minute in which it began: a part of one, it would look like a slow one."""
 
-    def __init__(self) -> None:
+    def __init__(self, start_s: int) -> None:
+        self._start_s = start_s
+        self._began_s: int | None = None
         self.minutes = 0
         self.n: dict[str, int] = {}
         self.sum: dict[str, float] = {}
         self.ages: dict[int, int] = {}
 
     def add(self, rows: Rows, fields: Mapping[int, str]) -> None:
-        """Add rows whose series are keys of `fields`."""
+        """Add rows whose series are keys of `fields`; of a later time than those before."""
+        if not len(rows.series):
+            return
         named = np.array([fields[series] for series in rows.series.tolist()], dtype=np.str_)
+        is_lookup: NDArray[np.bool_] = np.char.startswith(named, LOOKUPS)
+        if self._began_s is None and is_lookup.any():
+            self._began_s = int(rows.window_s[is_lookup].min())
+            if self._began_s > self._start_s:
+                whole = rows.window_s > self._began_s
+                rows, named, is_lookup = rows.take(whole), named[whole], is_lookup[whole]
         for field in np.unique(named).tolist():
             mine: NDArray[np.bool_] = named == field
             self.n[field] = self.n.get(field, 0) + int(rows.n[mine].sum())
             self.sum[field] = self.sum.get(field, 0.0) + float(rows.sum[mine].sum())
-        is_lookup: NDArray[np.bool_] = np.char.startswith(named, LOOKUPS) if len(named) else np.empty(0, dtype=bool)
         self.minutes += len(np.unique(rows.window_s[is_lookup] // MINUTE_S))
-        self._add_ages(rows.take(named == AGE) if len(named) else rows)
+        self._add_ages(rows.take(named == AGE))
 
     def _add_ages(self, rows: Rows) -> None:
         alike = rows._replace(
