@@ -1,0 +1,66 @@
+"""`streamgauge thresholds`, as a person runs it: list, pin, revert, history, on a real database."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from database.connect import open_pool
+from database.settings import read_settings
+from optimizers.settings import OptimizerSettings
+from tests.integration.test_thresholds import METRIC, fill, run
+
+
+async def _learn(dsn: str) -> None:
+    pool = await open_pool(read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn}))
+    try:
+        await fill(dsn, pool)
+        await run(pool, dsn)
+    finally:
+        await pool.close()
+
+
+def command(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    asked = [sys.executable, "-m", "streamgauge", "thresholds", *arguments]
+    told = os.environ | {"POSTGRES_DSN": dsn}
+    return subprocess.run(asked, env=told, capture_output=True, text=True, timeout=60, check=False)
+
+
+def listed(dsn: str) -> dict[str, Any]:
+    done = command(dsn, "list", "--json")
+    assert done.returncode == 0, done.stderr
+    return next(row for row in json.loads(done.stdout)["thresholds"] if row["metric"] == METRIC)
+
+
+def test_a_person_lists_pins_and_reverts_a_threshold(dsn: str) -> None:
+    asyncio.run(_learn(dsn))
+    learnt = listed(dsn)
+    number = str(learnt["id"])
+    assert (learnt["method"], learnt["is_pinned"]) == ("seasonal", False)
+
+    pinned = command(dsn, "pin", number, "--warn", "0.7", "--critical", "0.9")
+    assert pinned.returncode == 0, pinned.stderr
+    assert f"streamgauge thresholds revert {number}" in pinned.stdout
+    held = listed(dsn)
+    assert (held["warn"], held["critical"], held["is_pinned"]) == (0.7, 0.9, True)
+    assert f"{METRIC} /listings high warn 0.7 critical 0.9" in command(dsn, "list").stdout
+
+    reverted = command(dsn, "revert", number)
+    assert reverted.stdout == f"{number}: 48 buckets reverted\n", reverted.stderr
+    again = listed(dsn)
+    assert (again["warn"], again["critical"], again["is_pinned"]) == (learnt["warn"], learnt["critical"], False)
+
+    changes = json.loads(command(dsn, "history", number, "--json").stdout)["changes"]
+    assert changes[0]["old_warn"] == 0.7
+    assert changes[0]["new_warn"] != 0.7
+
+
+@pytest.mark.parametrize("arguments", [("pin", "999", "--warn", "1", "--critical", "2"), ("revert", "999")])
+def test_a_threshold_that_does_not_exist_is_refused(dsn: str, arguments: tuple[str, ...]) -> None:
+    done = command(dsn, *arguments)
+    assert done.returncode == 2
+    assert "999" in done.stderr
