@@ -84,7 +84,7 @@ def _look(found: _Plan, key_class: str, seen: Seen, wishes: Wishes) -> None:
     if not wishes.apply and old.applied_s is not None:
         _give_back(found, old, seen)
     elif sample is None:
-        says = "no look-ups since it was last judged"
+        says = "no look-ups measured since it was last judged or changed"
         found.lifetimes[key_class] = replace(old, status="insufficient_data", detail=says)
     elif old.is_watched and old.baseline is not None and _turned_bad(old, sample):
         _undo_bad(found, old, sample, seen)
