@@ -1,5 +1,6 @@
 """The API keeps what /openapi.json promises: schemathesis asks it on real servers, and while they are away."""
 
+import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final, cast
@@ -11,7 +12,10 @@ from schemathesis import GenerationMode
 from schemathesis.python import asgi
 from schemathesis.specs.openapi import checks as openapi
 
-from database.settings import read_settings
+from database import jobs
+from database.connect import open_pool
+from database.jobs import Planned
+from database.settings import PostgresSettings, read_settings
 from exporter.app import make_app
 from exporter.settings import ExporterSettings
 
@@ -67,13 +71,22 @@ def ask_all(app: FastAPI, client: Any, *, away: bool = False) -> set[tuple[str, 
     return seen
 
 
-def ask(operation: Any, mode: GenerationMode, client: Any, checks: list[Any], seen: set[tuple[str, int]]) -> None:
-    """Ask one operation some generated questions."""
+def ask(
+    operation: Any,
+    mode: GenerationMode,
+    client: Any,
+    checks: list[Any],
+    seen: set[tuple[str, int]],
+    headers: dict[str, str] | None = None,
+) -> None:
+    """Ask one operation some generated questions; with a token, about the job that exists."""
 
     @HONEST
     @given(case=operation.as_strategy(generation_mode=mode))
     def one(case: Any) -> None:
-        answer = case.call(session=client)
+        if headers and "job" in case.path_parameters:
+            case.path_parameters["job"] = "upkeep"
+        answer = case.call(session=client, headers=headers)
         case.validate_response(answer, checks=checks)
         assert answer.status_code < 500 or answer.status_code == 503, answer.text
         seen.add((operation.path, answer.status_code))
@@ -107,3 +120,24 @@ def test_the_description_needs_the_token_too(dsn: str, redis_url: str) -> None:
     with application(dsn, redis_url, STREAMGAUGE_EXPORTER_TOKEN="t0ken") as (_, client):
         assert client.get("/openapi.json").status_code == 401
         assert client.get("/openapi.json", headers={"Authorization": "Bearer t0ken"}).status_code == 200
+
+
+async def _plan_upkeep(dsn: str) -> None:
+    pool = await open_pool(PostgresSettings.model_validate({"postgres_dsn": dsn}))
+    try:
+        await jobs.register(pool, [Planned("upkeep", "keeps up", 60, False)])
+        await pool.execute("INSERT INTO aggregators (consumer, facts) VALUES ('one', '{}')")
+    finally:
+        await pool.close()
+
+
+def test_what_is_asked_with_the_token_is_accepted_as_described(dsn: str, redis_url: str) -> None:
+    asyncio.run(_plan_upkeep(dsn))
+    token = {"Authorization": "Bearer t0ken"}
+    seen: set[tuple[str, int]] = set()
+    with application(dsn, redis_url, STREAMGAUGE_EXPORTER_TOKEN="t0ken") as (app, client):
+        schema: Any = schemathesis.openapi.from_asgi("/openapi.json", app, headers=token)
+        for found in schema.include(method="POST").get_all_operations():
+            ask(found.ok(), GenerationMode.POSITIVE, client, CHECKS, seen, token)
+    assert ("/api/monitoring/jobs/{job}/run", 202) in seen
+    assert not {status for _, status in seen} & {401, 403, 503}, seen
