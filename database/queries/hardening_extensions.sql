@@ -1,0 +1,2 @@
+-- Extensions of this database.
+SELECT extname FROM pg_extension ORDER BY extname

@@ -1,0 +1,78 @@
+"""Files of a deployment: the compose file and the configuration it mounts.
+
+In: a directory. Out: what rules ask of it. Promise: a file is read once; one that is not there is MissingFile.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, cast
+
+import yaml
+
+COMPOSE: Final = "docker-compose.scale.yml"
+
+
+class MissingFile(Exception):
+    """A file that must be there; the text is its name."""
+
+
+class Files:
+    """What stands under the root of a deployment."""
+
+    def __init__(self, root: Path, compose: str = COMPOSE) -> None:
+        self.root = root
+        self._compose = compose
+
+    def path(self, name: str) -> Path:
+        """Return a file; MissingFile when there is none."""
+        found = self.root / name
+        if not found.is_file():
+            raise MissingFile(name)
+        return found
+
+    def text(self, name: str) -> str:
+        """Return a file's text."""
+        return self.path(name).read_text()
+
+    @cached_property
+    def compose(self) -> Mapping[str, Any]:
+        """The compose file."""
+        return cast("Mapping[str, Any]", yaml.safe_load(self.text(self._compose)))
+
+    @property
+    def services(self) -> Mapping[str, Mapping[str, Any]]:
+        """Its services, by name."""
+        return self.compose["services"]
+
+    @cached_property
+    def postgresql(self) -> Mapping[str, str]:
+        """Settings of postgresql.conf, without quotes."""
+        lines = (line.partition("#")[0] for line in self.text("database/postgresql.conf").splitlines())
+        pairs = (re.match(r"\s*(\w[\w.]*)\s*=?\s*(.+?)\s*$", line) for line in lines)
+        return {pair[1].lower(): pair[2].strip("'") for pair in pairs if pair}
+
+    @cached_property
+    def hba(self) -> list[list[str]]:
+        """Lines of pg_hba.conf, as words."""
+        lines = (line.partition("#")[0].split() for line in self.text("database/pg_hba.conf").splitlines())
+        return [words for words in lines if words]
+
+    def redis(self, name: str) -> dict[str, list[str]]:
+        """Return a configuration of Redis: every value of each directive, in lower case its name."""
+        found: dict[str, list[str]] = {}
+        for line in self.text(name).splitlines():
+            words = line.split(None, 1)
+            if words and not words[0].startswith("#"):
+                found.setdefault(words[0].lower(), []).append(words[1].strip() if len(words) > 1 else "")
+        return found
+
+
+def environment(service: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment of a service, in either of its forms."""
+    given: Any = service.get("environment") or {}
+    if isinstance(given, list):
+        pairs = (str(one).partition("=") for one in cast("list[Any]", given))
+        return {name: value for name, _, value in pairs}
+    return {str(name): "" if value is None else str(value) for name, value in cast("dict[Any, Any]", given).items()}

@@ -1,0 +1,260 @@
+"""Rules N1-N7: nginx, from its configuration (read by crossplane, nginx's own parser in Python) and from outside."""
+
+import asyncio
+import contextlib
+import re
+import ssl
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import crossplane  # pyright: ignore[reportMissingTypeStubs]
+
+from streamgauge.hardening.files import Files
+from streamgauge.hardening.live import ASK_S, Live, Skip
+from streamgauge.hardening.rule import Rule
+
+CONF: Final = "nginx/nginx.conf"
+MODERN: Final = frozenset({"TLSv1.2", "TLSv1.3"})
+HEADERS: Final = (
+    "strict-transport-security",
+    "x-content-type-options",
+    "referrer-policy",
+    "content-security-policy",
+)
+CLOSED: Final = ("/metrics", "/metrics/self", "/health/detailed", "/api/monitoring/jobs", "/stub_status")
+SLOW_S: Final = 15
+LEAST_DAYS: Final = 14
+TIMEOUTS: Final = ("client_header_timeout", "client_body_timeout", "send_timeout")
+KEYS: Final = ("*.key", "*.pem")
+
+Block = Mapping[str, Any]
+
+
+def blocks(files: Files) -> list[Block]:
+    """Return the top of the configuration, included files in place."""
+    path = files.path(CONF)
+    parse = cast("Any", crossplane).parse
+    found: Any = parse(str(path), combine=True, ignore=("include",) if _includes_away(path) else ())
+    return cast("list[Block]", found["config"][0]["parsed"])
+
+
+def _includes_away(path: Path) -> bool:
+    """Whether it includes what only stands in the image, such as mime.types."""
+    return bool(re.search(r"^\s*include\s+/", path.read_text(), re.MULTILINE))
+
+
+def within(tree: Iterable[Block]) -> Iterator[Block]:
+    """Yield every directive, outer ones first."""
+    for one in tree:
+        yield one
+        yield from within(one.get("block") or ())
+
+
+def named(tree: Iterable[Block], *names: str) -> list[Block]:
+    """Return the directives of these names, wherever they stand."""
+    return [one for one in within(tree) if one["directive"] in names]
+
+
+def n1(files: Files) -> Iterable[str]:
+    """Protocols, and 80 leads to 443."""
+    tree = blocks(files)
+    protocols = [set(one["args"]) for one in named(tree, "ssl_protocols")]
+    if not protocols:
+        yield "ssl_protocols is not set"
+    yield from (f"allows {name}" for one in protocols for name in sorted(one - MODERN))
+    if not named(tree, "ssl_ciphers"):
+        yield "ssl_ciphers is not set"
+    plain = [one for one in named(tree, "server") if _listens(one, "80") or _listens(one, "8080")]
+    if not any(args[:1] in (["301"], ["308"]) for args in (one["args"] for one in named(plain, "return"))):
+        yield "http is not led to https"
+
+
+def _listens(server: Block, port: str) -> bool:
+    told = (one["args"][0] for one in server["block"] if one["directive"] == "listen")
+    return any(text == port or text.endswith(f":{port}") for text in told)
+
+
+def n2(files: Files) -> Iterable[str]:
+    """Headers: an add_header in a location drops all that it would inherit."""
+    for server in _secure(files):
+        outer = _headers(server["block"])
+        yield from (f"the server sends no {name}" for name in HEADERS if name not in outer)
+        for location in named(server["block"], "location"):
+            own = _headers(location["block"])
+            lost = [name for name in HEADERS if own and name not in own]
+            yield from (f"location {' '.join(location['args'])} drops {name}" for name in lost)
+
+
+def _secure(files: Files) -> list[Block]:
+    """Return servers that answer with TLS, but the one that closes at once."""
+    found = named(blocks(files), "server")
+    return [one for one in found if _has_tls(one) and not _is_closed(one)]
+
+
+def _has_tls(server: Block) -> bool:
+    return any("ssl" in one["args"] for one in server["block"] if one["directive"] == "listen")
+
+
+def _is_closed(server: Block) -> bool:
+    return any(one["directive"] == "return" and one["args"][:1] == ["444"] for one in server["block"]) or any(
+        one["directive"] == "ssl_reject_handshake" and one["args"] == ["on"] for one in server["block"]
+    )
+
+
+def _headers(block: Iterable[Block]) -> set[str]:
+    return {one["args"][0].lower() for one in block if one["directive"] == "add_header"}
+
+
+def n3(files: Files) -> Iterable[str]:
+    """No version, and no answer for other names."""
+    tree = blocks(files)
+    if not any(one["args"] == ["off"] for one in named(tree, "server_tokens")):
+        yield "server_tokens is not off"
+    if not any(_is_closed(one) for one in named(tree, "server")):
+        yield "no server closes requests for other names (return 444)"
+
+
+def n4(files: Files) -> Iterable[str]:
+    """Limits."""
+    tree = blocks(files)
+    yield from (
+        f"there is no {name}" for name in ("limit_req", "limit_conn", "client_max_body_size") if not named(tree, name)
+    )
+
+
+def n5(files: Files) -> Iterable[str]:
+    """Slow clients."""
+    tree = blocks(files)
+    for name in TIMEOUTS:
+        found = named(tree, name)
+        if not found:
+            yield f"{name} is not set (60 s)"
+        yield from (f"{name} {one['args'][0]}" for one in found if seconds(one["args"][0]) > SLOW_S)
+
+
+def seconds(text: str) -> float:
+    """Return a time as nginx writes it: 15, 15s, 2m, 500ms."""
+    found = re.fullmatch(r"(\d+)(ms|s|m|h|)", text)
+    return int(found[1]) * {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600}[found[2]] if found else float("inf")
+
+
+def n6(files: Files) -> Iterable[str]:
+    """Paths that are not for outside."""
+    servers = _secure(files)
+    if not servers:
+        yield "no server answers with TLS"
+    for server in servers:
+        for path in CLOSED:
+            taken = _taken_by(path, named(server["block"], "location"))
+            if taken is None or not any(
+                one["directive"] == "return" and one["args"][0] in ("403", "404") for one in taken["block"]
+            ):
+                yield f"{path} is not closed"
+
+
+def _taken_by(path: str, locations: list[Block]) -> Block | None:
+    """Return the location that nginx takes: exact, then a regular expression, then the longest beginning."""
+    regular: Block | None = None
+    longest: tuple[int, Block] | None = None
+    for one in locations:
+        modifier, pattern = one["args"] if len(one["args"]) == 2 else ("", one["args"][0])
+        if modifier == "=" and pattern == path:
+            return one
+        if modifier in ("~", "~*"):
+            matches = re.search(pattern, path, re.IGNORECASE if modifier == "~*" else 0)
+            regular = regular or (one if matches else None)
+        elif modifier in ("", "^~") and path.startswith(pattern) and (longest is None or len(pattern) > longest[0]):
+            longest = len(pattern), one
+    if longest is not None and longest[1]["args"][0] == "^~":
+        return longest[1]
+    return regular or (longest[1] if longest else None)
+
+
+def n7(files: Files) -> Iterable[str]:
+    """Keys are private; certificates last."""
+    folder = files.root / "nginx/ssl"
+    keys = [path for pattern in KEYS for path in sorted(folder.glob(pattern)) if "PRIVATE KEY" in path.read_text()]
+    if not keys:
+        raise Skip("nginx/ssl has no key yet: scripts/bootstrap.sh makes one")
+    for path in keys:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            yield f"{path.name} has mode {mode:04o}"
+    for path in sorted(folder.glob("*.crt")):
+        left = days_left(path)
+        if left < LEAST_DAYS:
+            yield f"{path.name} expires in {left:.0f} days"
+
+
+def days_left(certificate: Path) -> float:
+    """Return how long a certificate is still valid."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificate)
+    ends = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs()]
+    return (min(ends) - time.time()) / 86_400 if ends else float("inf")
+
+
+async def live_n1(live: Live) -> Iterable[str]:
+    """Old protocols are refused."""
+    at = urlsplit(live.named("edge"))
+    await live.get(f"{live.edge}/healthz")
+    found: list[str] = []
+    for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+        context = live.trusted()
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(ASK_S):
+                _, writer = await asyncio.open_connection(at.hostname, at.port or 443, ssl=context)
+                writer.close()
+            found.append(f"{version.name} is accepted")
+    return found
+
+
+async def live_n2(live: Live) -> Iterable[str]:
+    """Headers of what is there and what is not."""
+    faults: list[str] = []
+    for path in ("/healthz", "/metrics", "/no-such-page"):
+        headers = (await live.get(f"{live.named('edge')}{path}")).headers
+        faults += [f"{path} comes without {name}" for name in HEADERS if name not in headers]
+    return faults
+
+
+async def live_n3(live: Live) -> Iterable[str]:
+    """No version."""
+    headers = (await live.get(f"{live.named('edge')}/no-such-page")).headers
+    return [f"Server: {headers['server']}"] if re.search(r"\d", headers.get("server", "")) else []
+
+
+async def live_n6(live: Live) -> Iterable[str]:
+    """Paths that are not for outside."""
+    found = {path: (await live.get(f"{live.named('edge')}{path}")).status for path in CLOSED}
+    return [f"{path} answers {status}" for path, status in found.items() if status not in (403, 404)]
+
+
+async def live_n7(live: Live) -> Iterable[str]:
+    """The certificate in use."""
+    at = urlsplit(live.named("edge"))
+    async with asyncio.timeout(ASK_S):
+        _, writer = await asyncio.open_connection(at.hostname, at.port or 443, ssl=live.trusted())
+        certificate = writer.get_extra_info("peercert")
+        writer.close()
+    left = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86_400
+    return [f"the certificate expires in {left:.0f} days"] if left < LEAST_DAYS else []
+
+
+RULES: Final = (
+    Rule("N1", "critical", "TLS 1.2 or newer, and http leads to https", "ssl_protocols TLSv1.2 TLSv1.3", n1, live_n1),
+    Rule("N2", "warning", "every location sends the security headers", "include the headers again", n2, live_n2),
+    Rule(
+        "N3", "warning", "no version is told, other names get no answer", "server_tokens off; return 444", n3, live_n3
+    ),
+    Rule("N4", "warning", "requests, connections and bodies are limited", "limit_req, limit_conn", n4),
+    Rule("N5", "warning", "slow clients are cut off", "client_header_timeout 15s …", n5),
+    Rule("N6", "critical", "metrics and administration are closed from outside", "return 404", n6, live_n6),
+    Rule("N7", "critical", "keys are private, certificates last", "chmod 0400; renew", n7, live_n7),
+)
