@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "up": "run everything on this machine: servers, a reference API with traffic, aggregator, exporter",
     "down": "stop what `up` started",
     "status": "show what `up` runs and how far the pipeline is",
+    "check-config": "check settings, and the servers that they name",
     "migrate": "bring the database schema to the newest version",
     "aggregate": "run one aggregator: consume, fold, commit, acknowledge",
     "export": "run one exporter: /metrics, health, JSON",
