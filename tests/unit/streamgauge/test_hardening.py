@@ -235,3 +235,10 @@ def test_the_script_names_wrong_use(tmp_path: Path) -> None:
     script = Path(__file__).parents[3] / "scripts/validate-hardening"
     run = subprocess.run([script, "--root", str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert (run.returncode, "is no file" in run.stderr) == (2, True)
+
+
+def test_the_page_lists_every_rule() -> None:
+    page = (Path(__file__).parents[3] / "docs/hardening.md").read_text()
+    for rule in RULES:
+        ways = [("yes" if way else "-") for way in (rule.static, rule.live)]
+        assert f"| {rule.id} | {rule.severity} | {rule.holds} | {ways[0]} | {ways[1]} | {rule.fix} |" in page
