@@ -1,7 +1,8 @@
-"""The address of Redis: one server, or a master that Sentinels know.
+"""The address of Redis: one server, a master that Sentinels know, or some nodes of a cluster.
 
-In: `redis://…`, `rediss://…`, `unix://…` as redis-py reads them, or
-`redis+sentinel://[user:password@]host:port,host:port/master-name[/db]`. Out: an Address.
+In: `redis://…`, `rediss://…`, `unix://…` as redis-py reads them,
+`redis+sentinel://[user:password@]host:port,host:port/master-name[/db]`, or
+`redis+cluster://[user:password@]host:port,host:port`. Out: an Address.
 Promise: an address that cannot be used is a ValueError that says what is wrong with it.
 """
 
@@ -10,13 +11,16 @@ from urllib.parse import unquote, urlsplit
 
 PLAIN_SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_PORT = 26379
+NODE_PORT = 6379
 
 
 class Address(NamedTuple):
-    """Where Redis is. `sentinels` is empty for a plain `url`."""
+    """Where Redis is. `sentinels` and `nodes` are empty for a plain `url`."""
 
     url: str
     sentinels: tuple[tuple[str, int], ...] = ()
+    nodes: tuple[tuple[str, int], ...] = ()
+    """Of a cluster: those that are asked first for all the others."""
     master: str = ""
     db: int = 0
     username: str | None = None
@@ -29,9 +33,9 @@ def parse_redis_url(url: str) -> Address:
     if scheme in PLAIN_SCHEMES:
         return Address(url)
     if scheme == "redis+cluster":
-        raise ValueError("redis+cluster:// is not supported yet: name one server, or redis+sentinel://")
+        return _parse_cluster(url)
     if scheme != "redis+sentinel":
-        raise ValueError(f"{scheme!r} is none of redis, rediss, unix, redis+sentinel")
+        raise ValueError(f"{scheme!r} is none of redis, rediss, unix, redis+sentinel, redis+cluster")
     parts = urlsplit(url)
     access, _, hosts = parts.netloc.rpartition("@")
     master, _, db = parts.path.strip("/").partition("/")
@@ -43,17 +47,33 @@ def parse_redis_url(url: str) -> Address:
     return Address(
         url,
         tuple(_host(text) for text in hosts.split(",")),
-        unquote(master),
-        int(db or 0),
-        unquote(username) or None,
-        unquote(password) or None,
+        master=unquote(master),
+        db=int(db or 0),
+        username=unquote(username) or None,
+        password=unquote(password) or None,
     )
 
 
-def _host(text: str) -> tuple[str, int]:
+def _parse_cluster(url: str) -> Address:
+    parts = urlsplit(url)
+    access, _, hosts = parts.netloc.rpartition("@")
+    if not hosts:
+        raise ValueError("redis+cluster:// needs host:port,…")
+    if parts.path.strip("/") not in ("", "0"):
+        raise ValueError("a cluster has one database only: end redis+cluster:// after the hosts")
+    if parts.query:
+        raise ValueError("redis+cluster:// takes no options after `?`")
+    username, _, password = access.partition(":")
+    nodes = tuple(_host(text, NODE_PORT) for text in hosts.split(","))
+    return Address(url, nodes=nodes, username=unquote(username) or None, password=unquote(password) or None)
+
+
+def _host(text: str, port_if_none: int = SENTINEL_PORT) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
+    if not text:
+        raise ValueError("a host between commas is empty")
     if not colon:
-        return text, SENTINEL_PORT
+        return text, port_if_none
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} is not host:port")
     return host.strip("[]"), int(port)

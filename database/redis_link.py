@@ -1,6 +1,7 @@
 """The services' link to Redis: one client per purpose, no hidden retries, every reply under a deadline.
 
-In: settings. Out: a client of the server, or of the master that Sentinels name; nothing is connected yet.
+In: settings. Out: a client of the server, of the master that Sentinels name, or of a cluster; nothing is connected
+yet.
 redis-py's own retry is off because it would send a command twice without telling; RESP3 is off because its
 maintenance notifications switch off the check for a dirty connection.
 """
@@ -14,6 +15,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from contract.redis_url import parse_redis_url
+from database.cluster_link import ClusterLink
 from database.settings import RedisSettings, SettingsError
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def open_link(settings: RedisSettings, *, block_s: float = 0.0, at_most_s: float
     options = link_options(settings, block_s=block_s, at_most_s=at_most_s)
     try:
         address = parse_redis_url(url)
+        if address.nodes:
+            return ClusterLink(address.nodes, {**options, "username": address.username, "password": address.password})
         if not address.sentinels:
             return Redis.from_url(url, **options)
     except ValueError as error:

@@ -64,7 +64,11 @@ class Streams:
     async def acknowledged(self) -> Acknowledged | None:
         """Return what acknowledgements refer to; None when Redis is away."""
         try:
-            identity, commit = await asyncio.wait_for(self._link.mget(DATABASE_KEY, COMMIT_KEY), ASK_DEADLINE_S)
+            async with asyncio.timeout(ASK_DEADLINE_S):
+                # In this order, as the commit is written first when the database has changed; in a cluster the two
+                # keys are on different nodes.
+                identity = await self._link.get(DATABASE_KEY)
+                commit = await self._link.get(COMMIT_KEY)
         except AWAY:
             return None
         return Acknowledged(identity.decode() if identity else "", int(commit or 0))

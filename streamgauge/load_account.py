@@ -9,16 +9,15 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, NamedTuple
 
 import asyncpg
-import redis.asyncio
 import redis.exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from contract.batch import VERSION, BatchError, read_body, read_envelope
 from contract.streams import DEFAULT_SHARDS, FIELD, GROUP, SHARD_COUNT_KEY, stream_key
 from database.admission import key_hash
 from database.connect import AWAY, SCHEMA
 from database.queries import load
+from database.redis_link import open_link
+from database.settings import RedisSettings, read_settings
 
 TIMEOUT_S: Final = 5.0
 PAGE: Final = 500
@@ -113,9 +112,7 @@ class Ledger:
 
 async def in_stream(url: str, service: str, applied: dict[bytes, Any]) -> int:
     """Return the events of a test's batches that stand in the streams and are accounted for nowhere."""
-    client: Any = redis.asyncio.Redis.from_url(
-        url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-    )
+    client: Any = open_link(read_settings(RedisSettings, {"REDIS_URL": url}), at_most_s=TIMEOUT_S)
     try:
         shards = int(await client.get(SHARD_COUNT_KEY) or DEFAULT_SHARDS)
         found: dict[tuple[bytes, int], int] = {}

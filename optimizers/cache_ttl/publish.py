@@ -41,15 +41,14 @@ async def publish(settings: RedisSettings, lifetimes: Iterable[Lifetime]) -> lis
     ours = [one for one in lifetimes if one.is_ours]
     if not ours:
         return []
+    applied = {one.key_class: f"{one.applied_s:.6g}" for one in ours if one.applied_s is not None}
+    removed = [one.key_class for one in ours if one.applied_s is None]
     link = open_link(settings)
     try:
-        async with link.pipeline(transaction=True) as pipe:
-            for one in ours:
-                if one.applied_s is None:
-                    pipe.hdel(CACHE_TTL_KEY, one.key_class)
-                else:
-                    pipe.hset(CACHE_TTL_KEY, one.key_class, f"{one.applied_s:.6g}")
-            await pipe.execute()
+        if applied:
+            await link.hset(CACHE_TTL_KEY, mapping=applied)
+        if removed:
+            await link.hdel(CACHE_TTL_KEY, *removed)
     finally:
         await link.aclose()
     return [one.key_class for one in ours]

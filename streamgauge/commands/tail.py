@@ -36,12 +36,18 @@ async def _tail(count: int | None, service: str | None) -> None:
         after = {stream_key(shard).encode(): await _newest(link, stream_key(shard)) for shard in range(shards)}
         shown = 0
         while count is None or shown < count:
-            for stream, entries in await link.xread(after, count=100, block=BLOCK_MS):
+            for stream, entries in await _arrived(link, after):
                 after[stream] = entries[-1][0]
                 lines = [_line(stream.decode(), i.decode(), fields.get(FIELD, b""), service) for i, fields in entries]
                 for line in list(filter(None, lines))[: None if count is None else count - shown]:
                     print(line, flush=True)
                     shown += 1
+
+
+async def _arrived(link: Any, after: dict[bytes, bytes]) -> list[tuple[bytes, Any]]:
+    """Wait for entries of each stream; one read a stream, as in a cluster they are on different nodes."""
+    reads = (link.xread({stream: last}, count=100, block=BLOCK_MS) for stream, last in after.items())
+    return [found for one in await asyncio.gather(*reads) for found in one]
 
 
 async def _newest(link: Any, stream: str) -> bytes:

@@ -1,0 +1,41 @@
+"""The address of Redis: what is read from it, and what is refused with its reason."""
+
+import pytest
+
+from contract.redis_url import parse_redis_url
+
+
+def test_a_cluster_is_named_by_some_of_its_nodes() -> None:
+    address = parse_redis_url("redis+cluster://10.0.0.1:7000,10.0.0.2:7001,[::1]:7002,redis-4")
+    assert address.nodes == (("10.0.0.1", 7000), ("10.0.0.2", 7001), ("::1", 7002), ("redis-4", 6379))
+    assert (address.sentinels, address.username, address.password) == ((), None, None)
+
+
+def test_user_and_password_of_a_cluster_may_hold_any_character() -> None:
+    address = parse_redis_url("redis+cluster://streamgauge:a%40b%3Ac@h:1,i:2")
+    assert (address.username, address.password) == ("streamgauge", "a@b:c")
+    assert parse_redis_url("redis+cluster://:secret@h:1")[-2:] == (None, "secret")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis+cluster://", "needs host:port"),
+        ("redis+cluster://a:1,,b:2", "empty"),
+        ("redis+cluster://a:x", "'a:x' is not host:port"),
+        ("redis+cluster://a:70000", "is not host:port"),
+        ("redis+cluster://a:1/3", "one database only"),
+        ("redis+cluster://a:1?ssl=true", "no options"),
+        ("redis+magic://a:1", "is none of"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_with_its_reason(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_redis_url(url)
+
+
+def test_sentinels_and_single_servers_have_no_nodes() -> None:
+    address = parse_redis_url("redis+sentinel://u:p@a:1,b/main/2")
+    assert address.sentinels == (("a", 1), ("b", 26379))
+    assert (address.nodes, address.master, address.db, address.username, address.password) == ((), "main", 2, "u", "p")
+    assert parse_redis_url("redis://a:1/0").nodes == ()
