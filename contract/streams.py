@@ -47,4 +47,4 @@ AGGREGATORS_KEY: Final = "sg:aggregators"
 """Sorted set of consumer -> Redis time (ms) of its last heartbeat: how many share the shards."""
 
 CACHE_TTL_KEY: Final = "sg:cache_ttl"
-"""Hash of key class -> seconds (text): lifetimes that replace the caches' own; a class that is not there has its own."""
+"""Hash of key class -> seconds (text): lifetimes that replace the caches' own, which hold where none is set."""
