@@ -20,6 +20,8 @@ from redis.exceptions import RedisError
 
 from contract.redis_url import parse_redis_url
 from contract.streams import CACHE_TTL_KEY
+from producers.cluster import HashReader
+from producers.sender import client_options
 from producers.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
@@ -114,22 +116,21 @@ def _seconds(text: bytes | None) -> float | None:
 
 async def _close(link: Any) -> None:
     # Closing a master's client leaves the connections to the Sentinels open.
-    manager = getattr(link.connection_pool, "sentinel_manager", None)
+    manager = getattr(getattr(link, "connection_pool", None), "sentinel_manager", None)
     for client in (link, *(manager.sentinels if manager is not None else ())):
         with suppress(*AWAY):
             await client.aclose()
 
 
-def _open_link(settings: Settings) -> Redis:
+def _open_link(settings: Settings) -> Redis | HashReader:
     """Return a client of the streams' Redis, not connected yet; SettingsError if its address is none."""
-    options: dict[str, Any] = {
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": DEADLINE_S,
-        "socket_connect_timeout": DEADLINE_S,
-    }
+    timeouts = {"socket_timeout": DEADLINE_S, "socket_connect_timeout": DEADLINE_S}
+    options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), **timeouts}
     try:
         address = parse_redis_url(settings.redis_url)
+        if address.nodes:
+            access = {"username": address.username, "password": address.password}
+            return HashReader(address.nodes, client_options(settings) | timeouts | access)
         if not address.sentinels:
             return Redis.from_url(settings.redis_url, **options)
     except ValueError as error:

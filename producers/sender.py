@@ -11,17 +11,19 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from contract.redis_url import parse_redis_url
 from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
 from producers.clock import Clock
+from producers.cluster import ask, open_master, open_node
 from producers.seal import Sealed
 from producers.settings import Settings, SettingsError
 
@@ -121,11 +123,10 @@ class Sender:
         if time.monotonic() - self._clock_at > CLOCK_INTERVAL_S:
             self._measure_clock(link)
         batches = [] if self._outbox.held else list(self._outbox.waiting)
-        pipeline = link.pipeline(transaction=False)
-        pipeline.get(full_key(self._shard))
-        for sealed in batches:
-            pipeline.xadd(stream_key(self._shard), {FIELD: sealed.data})
-        flag, *replies = pipeline.execute(raise_on_error=False)
+        stream = stream_key(self._shard)
+        commands: list[tuple[Any, ...]] = [("GET", full_key(self._shard))]
+        commands += [("XADD", stream, "*", FIELD, sealed.data) for sealed in batches]
+        flag, *replies = self._run(link, commands)
         failed = next((r for r in (flag, *replies) if isinstance(r, Exception)), None)
         for sealed, reply in zip(batches, replies, strict=True):
             if not isinstance(reply, Exception):
@@ -135,6 +136,18 @@ class Sender:
             raise failed
         if self._outbox.held:
             self._stopping.wait(HELD_PAUSE_S)
+
+    def _run(self, link: Link, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands in one round trip; errors stand in their replies' places."""
+        pipeline = link.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies = pipeline.execute(raise_on_error=False)
+        options = client_options(self._settings)
+        return [
+            ask(reply, link, options, command) if isinstance(reply, AskError) else reply
+            for command, reply in zip(commands, replies, strict=True)
+        ]
 
     def _acknowledge(self, sealed: Sealed) -> None:
         self._outbox.waiting.remove(sealed)
@@ -147,10 +160,11 @@ class Sender:
 
     def _connect(self) -> Link:
         settings = self._settings
-        link = open_link(settings)
+        link = open_link(settings, SHARD_COUNT_KEY)
         try:
-            info = cast("dict[str, Any]", link.info("server")) | cast("dict[str, Any]", link.info("replication"))
             self._shard = shard_of(self._producer_id, self._shards(link))
+            link = _move(settings, link, stream_key(self._shard))
+            info = cast("dict[str, Any]", link.info("server")) | cast("dict[str, Any]", link.info("replication"))
             self._measure_clock(link)
         except BaseException:
             link.close()
@@ -204,23 +218,42 @@ def load_client(settings: Settings) -> None:
     link.close()
 
 
-def open_link(settings: Settings) -> Link:
-    """Open a client that never sends a command twice by itself (SettingsError: the URL is none)."""
-    options: dict[str, Any] = {
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of a client that never sends a command twice by itself."""
+    return {
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": settings.redis_timeout_s,
         "socket_connect_timeout": settings.redis_timeout_s,
         "health_check_interval": 0,
     }
+
+
+def open_link(settings: Settings, key: str | None = None) -> Link:
+    """Open a client of the server that serves a key (SettingsError: the URL is none).
+
+    Of a cluster: asks its nodes who that is; without a key it is the first node named, and nothing is asked.
+    """
+    options = client_options(settings)
     try:
         address = parse_redis_url(settings.redis_url)
-        if not address.sentinels:
+        if not address.sentinels and not address.nodes:
             return Redis.from_url(settings.redis_url, **options)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
+    access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
+    if address.nodes:
+        options |= access
+        return open_master(address.nodes, options, key) if key else open_node(address.nodes[0], options)
     # Sentinels answer at once or are skipped; without this each is asked ten times before the next.
     of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
     sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
-    access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
     return sentinel.master_for(address.master, **options, **access)
+
+
+def _move(settings: Settings, link: Link, key: str) -> Link:
+    """Return the client of the server that serves a key: in a cluster another one, and the given one is closed."""
+    if not parse_redis_url(settings.redis_url).nodes:
+        return link
+    link.close()
+    return open_link(settings, key)

@@ -50,10 +50,9 @@ class Pipeline:
         self.server = server
         self.adds: list[bytes] = []
 
-    def get(self, key: str) -> None: ...
-
-    def xadd(self, key: str, fields: dict[bytes, bytes]) -> None:
-        self.adds.append(fields[b"b"])
+    def execute_command(self, *command: Any) -> None:
+        if command[0] == "XADD":
+            self.adds.append(command[-1])
 
     def execute(self, raise_on_error: bool) -> list[Any]:
         assert not raise_on_error
@@ -72,7 +71,7 @@ class Pipeline:
 def server(monkeypatch: pytest.MonkeyPatch) -> Double:
     double = Double()
 
-    def open_link(settings: Settings) -> Double:
+    def open_link(settings: Settings, key: str | None = None) -> Double:
         # Clients that other tests made in this process send from threads of their own.
         if threading.current_thread() is not threading.main_thread():
             raise ConnectionRefusedError
