@@ -7,6 +7,8 @@ every operational error is raised, with nothing to be undone.
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ LEDGER_LIFETIME_MS: Final = 7 * 86_400_000
 MAX_SEQ_JUMP: Final = 1_000_000
 _MAX_ROUNDS: Final = 20
 NO_PARTITION: Final = "23514"
+NEWEST: Final = 60
 
 
 @dataclass(slots=True)
@@ -75,6 +78,8 @@ class Committer:
     def __init__(self, lanes: Lanes, shard: int, consumer: str, threads: Executor, crash: CrashPoint) -> None:
         self.committed_batches = 0
         self.committed_events = 0
+        self.newest: deque[tuple[float, int]] = deque(maxlen=NEWEST)
+        """Seconds and batches of the newest commits."""
         self._lanes = lanes
         self._shard = shard
         self._consumer = consumer
@@ -199,9 +204,11 @@ class Committer:
 
     async def _apply(self, ready: "Ready") -> list[tuple[int, int]]:
         self._crash.reach("before_commit")
+        began = time.perf_counter()
         already = await apply(ready.lane.pool, ready.folded, ready.generation, self._consumer)
         self._crash.reach("after_commit")
         if not already:
+            self.newest.append((time.perf_counter() - began, len(ready.booked)))
             self.committed_batches += len(ready.booked)
             self.committed_events += ready.folded.events
             for b in ready.booked:

@@ -210,11 +210,15 @@ class Aggregator:
         return all([await is_drained(link, shard) for shard in range(self._shard_count)])
 
     async def _heartbeat(self, lanes: Lanes, trimmer: Trimmer) -> None:
+        newest = [one for s, _ in self._shards.values() for one in s.committer.newest]
         facts = {
             "shards": sorted(self._shards),
             "shard_count": self._shard_count,
             "committed_batches": sum(s.committer.committed_batches for s, _ in self._shards.values()),
             "committed_events": sum(s.committer.committed_events for s, _ in self._shards.values()),
+            "commit_s": [round(seconds, 4) for seconds, _ in newest],
+            "commit_batches": [batches for _, batches in newest],
+            "commit_max_batches": self._settings.streamgauge_commit_max_batches,
             "stream_bytes": trimmer.bytes_of,
             "stream_max_bytes": self._settings.streamgauge_stream_max_bytes,
         }

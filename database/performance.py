@@ -5,9 +5,10 @@ one that is no longer seen becomes `gone`, but only when its signal could judge 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
 from database.connect import Connection, transaction
 from database.queries import load
@@ -63,6 +64,31 @@ async def store_signal(
         await connection.execute(load("recommendation_gone"), signal, stands, judged if has_judged else [])
         if has_judged:
             await connection.execute(load("recommendation_propose"), signal, json.dumps(list(advice)))
+
+
+class Growth(NamedTuple):
+    """How much counters grew since the run before."""
+
+    seconds: float
+    of: Mapping[str, float]
+    """Of counters that were there both times and did not fall."""
+
+
+async def note_counters(
+    connection: Connection, source: str, epoch: str, counters: Mapping[str, float]
+) -> Growth | None:
+    """Keep counters for the next run; None when there is nothing to compare them with.
+
+    `epoch` changes when the source begins anew, so that a restart is never taken for a fall.
+    """
+    async with transaction(connection):
+        row = await connection.fetchrow(load("counters_before"), source, epoch)
+        await connection.execute(load("counters_store"), source, epoch, json.dumps(dict(counters)))
+    if row is None or row["seconds"] <= 0:
+        return None
+    before: dict[str, float] = json.loads(row["counters"])
+    grown = {name: value - before[name] for name, value in counters.items() if value >= before.get(name, math.inf)}
+    return Growth(row["seconds"], grown)
 
 
 async def forget_recommendations(connection: Connection) -> None:

@@ -10,19 +10,32 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Final, NamedTuple
 
+from redis.exceptions import RedisError
+
 from database.connect import AWAY, acquire
 from database.performance import forget_recommendations, store_signal
+from database.redis_link import open_link
 from optimizers.job import Job, Outcome, Result, Run
 from optimizers.producer_signals import read_services
 from optimizers.release_history import read_releases
 from optimizers.route_history import read_routes
-from optimizers.signals import latency, loop_lag, release, staffing
+from optimizers.service_signals import (
+    commits_of,
+    read_aggregators,
+    read_connections,
+    read_flow,
+    read_server,
+    read_streams,
+)
+from optimizers.signals import backlog, latency, loop_lag, pool, redis_server, release, staffing, writer_batch
 from optimizers.signals.said import Said
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 300.0
 NAME: Final = "collect_metrics"
+REDIS_S: Final = 2.0
+"""Longest wait for one reply of Redis."""
 
 Judged = tuple[Said, ...]
 
@@ -54,10 +67,40 @@ async def read_processes(run: Run) -> Judged:
     return staffing.judge_workers(services.loads), loop_lag.judge_loops(services.lags)
 
 
+async def read_writer(run: Run) -> Judged:
+    """Judge the size of commits."""
+    async with acquire(run.pool) as connection:
+        return (writer_batch.judge_writer(commits_of(await read_aggregators(connection))),)
+
+
+async def read_pool(run: Run) -> Judged:
+    """Judge the connections to the monitoring database."""
+    async with acquire(run.pool) as connection:
+        database, seen = await read_connections(connection)
+    return (pool.judge_pool(database, seen),)
+
+
+async def read_redis(run: Run) -> Judged:
+    """Judge the streams' Redis, and what waits in it."""
+    link = open_link(run.settings, at_most_s=REDIS_S)
+    try:
+        info = await link.info()
+        streams = await read_streams(link)
+        async with acquire(run.pool) as connection:
+            server = await read_server(connection, link, info)
+            flow = await read_flow(connection, streams, str(info["run_id"]), await read_aggregators(connection))
+    finally:
+        await link.aclose()
+    return backlog.judge_backlog(flow), redis_server.judge_redis(server)
+
+
 SOURCES: Final[tuple[Source, ...]] = (
     Source((latency.REGRESSION, latency.DRIFT), read_latency),
     Source((release.RELEASE,), read_release),
     Source((staffing.WORKERS, loop_lag.LOOP), read_processes),
+    Source((writer_batch.WRITER,), read_writer),
+    Source((pool.POOL,), read_pool),
+    Source((backlog.BACKLOG, redis_server.REDIS), read_redis),
 )
 
 
@@ -83,7 +126,7 @@ class PerformanceOptimizer:
     async def _judge(self, source: Source, run: Run) -> Judged:
         try:
             return await source.read(run)
-        except AWAY as error:
+        except (*AWAY, RedisError) as error:
             # Storing the answer raises, and the run fails, when it is the monitoring database that is away.
             log.warning("signal_unread", extra={"signals": source.signals, "error": repr(error)})
             text = f"could not be read: {type(error).__name__}"

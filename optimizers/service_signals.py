@@ -1,0 +1,122 @@
+"""Service signals: what aggregators, PostgreSQL and Redis say of themselves, now and since the run before.
+
+In: a connection, and a link to Redis. Out: what signals.writer_batch, .pool, .backlog and .redis_server judge.
+Promise: growth is compared within one life of its source only; what a server does not tell is None, never 0.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from redis.exceptions import RedisError, ResponseError
+
+from contract.streams import GROUP, SHARD_COUNT_KEY, stream_key
+from database.connect import Connection
+from database.jobs import AGGREGATOR_CURRENT_S
+from database.performance import Growth, note_counters
+from database.queries import load
+from optimizers.signals.backlog import Flow
+from optimizers.signals.pool import Connections
+from optimizers.signals.redis_server import Server
+from optimizers.signals.writer_batch import Commits
+
+STALL_AGE_S: Final = 3600
+
+
+async def read_aggregators(connection: Connection) -> dict[str, dict[str, Any]]:
+    """Return what each aggregator with a current heartbeat says of itself."""
+    rows = await connection.fetch(load("exporter_aggregators"))
+    return {row["consumer"]: json.loads(row["facts"]) for row in rows if row["age_s"] <= AGGREGATOR_CURRENT_S}
+
+
+def commits_of(aggregators: Mapping[str, Mapping[str, Any]]) -> dict[str, Commits]:
+    """Return the newest commits of each aggregator that tells of them."""
+    return {
+        name: Commits(facts["commit_s"], facts["commit_batches"], facts["commit_max_batches"])
+        for name, facts in aggregators.items()
+        if "commit_s" in facts
+    }
+
+
+async def read_connections(connection: Connection) -> tuple[str, Connections | None]:
+    """Return the database's name, and what its connections were doing since the run before."""
+    row = await connection.fetchrow(load("connection_time"))
+    assert row is not None, "BUG: this database is in pg_stat_database"
+    growth = await note_counters(connection, "connection_time", row["epoch"], {"busy_ms": row["busy_ms"]})
+    if growth is None or "busy_ms" not in growth.of:
+        return row["database"], None
+    busy = growth.of["busy_ms"] / 1000 / growth.seconds
+    seen = Connections(busy, row["open"], row["max_connections"], row["reserved"], growth.seconds)
+    return row["database"], seen
+
+
+class Streams(NamedTuple):
+    """All shards together."""
+
+    lag: int | None
+    """Entries nobody has read; None where one shard does not know."""
+    added: Mapping[str, float]
+    """Entries ever added, by shard; empty before Redis 7."""
+
+
+async def read_streams(link: Any) -> Streams:
+    """Return what the streams say; Redis errors are raised."""
+    lag: int | None = 0
+    added: dict[str, float] = {}
+    for shard in range(int(await link.get(SHARD_COUNT_KEY) or 0)):
+        key = stream_key(shard)
+        try:
+            stream, groups = await link.xinfo_stream(key), await link.xinfo_groups(key)
+        except ResponseError:
+            continue  # no stream yet
+        ours = [one for one in groups if one["name"] in (GROUP, GROUP.encode())]
+        waits: int | None = ours[0].get("lag") if ours else stream["length"]
+        lag = None if lag is None or waits is None else lag + waits
+        if stream.get("entries-added") is not None:
+            added[f"added {shard}"] = float(stream["entries-added"])
+    return Streams(lag, added)
+
+
+async def read_flow(
+    connection: Connection, streams: Streams, epoch: str, aggregators: Mapping[str, Mapping[str, Any]]
+) -> Flow | None:
+    """Return what went through the streams since the run before."""
+    done = {f"committed {name}": float(facts["committed_batches"]) for name, facts in aggregators.items()}
+    came = await note_counters(connection, "streams", epoch, streams.added) if streams.added else None
+    went = await note_counters(connection, "commits", "", done)
+    if came is None or went is None:
+        return None
+    return Flow(streams.lag, _rate(came), _rate(went), len(aggregators))
+
+
+def _rate(growth: Growth) -> float:
+    return sum(growth.of.values()) / growth.seconds
+
+
+async def read_server(connection: Connection, link: Any, info: Mapping[str, Any]) -> Server:
+    """Return what Redis says of itself, with what grew since the run before."""
+    counters = {"evicted": info["evicted_keys"], "delayed_fsyncs": info.get("aof_delayed_fsync", 0)}
+    growth = await note_counters(connection, "redis", str(info["run_id"]), counters)
+    grown: Mapping[str, float] = growth.of if growth is not None else {}
+    return Server(
+        used_bytes=int(info["used_memory"]),
+        max_bytes=int(info["maxmemory"]),
+        policy=str(info["maxmemory_policy"]),
+        evicted=None if "evicted" not in grown else int(grown["evicted"]),
+        delayed_fsyncs=None if "delayed_fsyncs" not in grown else int(grown["delayed_fsyncs"]),
+        worst_ms=await _worst_ms(link),
+        buffer_bytes=int(info.get("mem_clients_normal", 0)) + int(info.get("mem_clients_slaves", 0)),
+    )
+
+
+async def _worst_ms(link: Any) -> float | None:
+    """Return the longest stall that LATENCY noted within the last hour; None when it does not watch."""
+    try:
+        watched = await link.config_get("latency-monitor-threshold")
+        if not any(int(limit) for limit in watched.values()):
+            return None
+        now_s, _ = await link.time()
+        events = await link.execute_command("LATENCY LATEST")
+    except RedisError:
+        return None  # a user may be kept from asking
+    return max((float(event[2]) for event in events if now_s - int(event[1]) <= STALL_AGE_S), default=0.0)

@@ -1,0 +1,61 @@
+"""Backlog: how long the streams need to drain, and how many aggregators would be enough.
+
+In: entries that wait, and what came in and was processed between two looks. Out: Said.
+Promise: an unknown lag is never taken for none, and nothing is recommended on it.
+"""
+
+from math import ceil, inf
+from typing import Final, NamedTuple
+
+from optimizers.signals.said import Advice, Said, insufficient
+
+BACKLOG: Final = "backlog"
+WARN_S: Final = 60.0
+BUSY: Final = 0.7
+
+
+class Flow(NamedTuple):
+    """What went through the streams, between two looks."""
+
+    lag: int | None
+    """Entries nobody has read; None: unknown."""
+    arriving_per_s: float
+    processed_per_s: float
+    consumers: int
+
+
+def drain_s(lag: int, arriving_per_s: float, processed_per_s: float) -> float:
+    """Return the seconds until nothing waits; infinite when more comes in than goes out."""
+    if lag <= 0:
+        return 0.0
+    spare = processed_per_s - arriving_per_s
+    return lag / spare if spare > 0 else inf
+
+
+def judge_backlog(flow: Flow | None) -> Said:
+    """Say whether the backlog takes longer than a minute to drain."""
+    if flow is None:
+        return insufficient(BACKLOG, "rates are compared with the run before, and there is none yet")
+    if flow.lag is None:
+        return insufficient(BACKLOG, "Redis does not know how many entries wait")
+    if flow.consumers < 1:
+        return insufficient(BACKLOG, "no aggregator has a current heartbeat")
+    takes_s = drain_s(flow.lag, flow.arriving_per_s, flow.processed_per_s)
+    lasts = "it grows" if takes_s == inf else f"drained in {takes_s:.0f} s"
+    detail = f"{flow.lag} entries wait, {flow.arriving_per_s:.1f}/s in, {flow.processed_per_s:.1f}/s out: {lasts}"
+    if takes_s <= WARN_S:
+        return Said(BACKLOG, "ok", detail)
+    per_consumer = flow.processed_per_s / flow.consumers
+    if per_consumer <= 0:
+        return Said(BACKLOG, "warn", f"{detail}; nothing is processed, so no number of aggregators follows")
+    # Behind a backlog an aggregator is busy all the time, so what it processes is what it can.
+    needed = max(flow.consumers + 1, ceil(flow.arriving_per_s / (per_consumer * BUSY)))
+    evidence = {
+        "entries_waiting": flow.lag,
+        "arriving_per_s": round(flow.arriving_per_s, 2),
+        "processed_per_s": round(flow.processed_per_s, 2),
+        "drain_s": None if takes_s == inf else round(takes_s, 1),
+    }
+    effect = "arrivals take 70 % of what the aggregators can do, and the backlog drains"
+    advice = Advice("aggregator", f"{flow.consumers} aggregators", f"{needed} aggregators", effect, evidence, "medium")
+    return Said(BACKLOG, "warn", detail, (advice,))

@@ -1,0 +1,59 @@
+"""Writer batch: how many batches a commit should take, by additive increase and multiplicative decrease.
+
+In: commit times and sizes of the aggregators' newest commits. Out: Said.
+Promise: a larger batch is advised only where commits are full, since a limit that is not reached limits nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from optimizers.signals.said import Advice, Said, insufficient
+
+WRITER: Final = "writer_batch"
+TARGET_S: Final = 0.2
+GROW: Final = 1.1
+SHRINK: Final = 0.5
+FULL_SHARE: Final = 0.9
+MIN_COMMITS: Final = 20
+LEAST: Final = 1
+MOST: Final = 10_000
+SETTING: Final = "STREAMGAUGE_COMMIT_MAX_BATCHES"
+
+
+class Commits(NamedTuple):
+    """The newest commits of one aggregator."""
+
+    seconds: Sequence[float]
+    batches: Sequence[int]
+    max_batches: int
+
+
+def p95(values: Sequence[float]) -> float:
+    """Return the value that 95 % do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+
+
+def next_size(p95_s: float, limit: int) -> int:
+    """Return half above the target, a tenth more below it."""
+    wanted = limit * SHRINK if p95_s > TARGET_S else max(limit * GROW, limit + 1)
+    return max(LEAST, min(MOST, int(wanted)))
+
+
+def judge_writer(consumers: Mapping[str, Commits]) -> Said:
+    """Say whether commits should be smaller, or may be larger."""
+    seconds = [value for each in consumers.values() for value in each.seconds]
+    batches = [count for each in consumers.values() for count in each.batches]
+    if len(seconds) < MIN_COMMITS:
+        return insufficient(WRITER, f"{len(seconds)} commits measured, {MIN_COMMITS} needed")
+    limit = min(each.max_batches for each in consumers.values() if each.seconds)
+    measured_s, largest = p95(seconds), p95(batches)
+    proposed = next_size(measured_s, limit if largest >= FULL_SHARE * limit else max(1, round(largest)))
+    detail = f"p95 of {len(seconds)} commits {measured_s * 1000:.0f} ms, at most {largest:.0f} of {limit} batches"
+    if measured_s <= TARGET_S and largest < FULL_SHARE * limit:
+        return Said(WRITER, "ok", f"{detail}: the limit is not reached")
+    evidence = {"commit_p95_s": round(measured_s, 4), "batches_p95": largest, "commits": len(seconds)}
+    slow = measured_s > TARGET_S
+    effect = "shorter commits, less waiting behind them" if slow else "fewer commits for the same events"
+    advice = Advice(SETTING, str(limit), str(proposed), effect, evidence, "medium" if slow else "low")
+    return Said(WRITER, "warn" if slow else "ok", detail, (advice,))

@@ -1,0 +1,105 @@
+"""What servers say of their load: writer batch, pool, backlog and Redis each ill, healthy and unknown."""
+
+import pytest
+
+from optimizers.signals.backlog import Flow, drain_s, judge_backlog
+from optimizers.signals.pool import Connections, judge_pool, pool_needed
+from optimizers.signals.redis_server import Server, judge_redis
+from optimizers.signals.writer_batch import Commits, judge_writer, next_size
+
+GB = 1 << 30
+
+
+@pytest.mark.parametrize(("p95_s", "limit", "next_"), [(0.3, 400, 200), (0.1, 400, 440), (0.1, 3, 4), (0.3, 1, 1)])
+def test_batches_halve_when_slow_and_grow_by_a_tenth_when_fast(p95_s: float, limit: int, next_: int) -> None:
+    assert next_size(p95_s, limit) == next_
+    assert next_size(0.1, 10_000) == 10_000
+
+
+def test_slow_commits_are_told_to_be_smaller() -> None:
+    said = judge_writer({"a": Commits([0.5] * 30, [400] * 30, 400)})
+    (advice,) = said.advice
+    assert (said.status, advice.target) == ("warn", "STREAMGAUGE_COMMIT_MAX_BATCHES")
+    assert (advice.current, advice.proposed) == ("400", "200")
+
+
+def test_slow_commits_below_the_limit_are_halved_from_what_they_are() -> None:
+    (advice,) = judge_writer({"a": Commits([0.5] * 30, [40] * 30, 400)}).advice
+    assert advice.proposed == "20"
+
+
+def test_full_fast_commits_may_grow_and_others_are_left_alone() -> None:
+    said = judge_writer({"a": Commits([0.05] * 30, [400] * 30, 400)})
+    assert (said.status, said.advice[0].proposed) == ("ok", "440")
+    assert judge_writer({"a": Commits([0.05] * 30, [10] * 30, 400)}).advice == ()
+
+
+def test_few_commits_are_not_judged() -> None:
+    assert judge_writer({"a": Commits([9.0] * 19, [1] * 19, 400)}).status == "insufficient_data"
+    assert judge_writer({}).status == "insufficient_data"
+
+
+@pytest.mark.parametrize(("busy", "limit", "needed"), [(10.0, 87, 17), (0.0, 87, 1), (400.0, 87, 87)])
+def test_a_pool_has_room_for_twice_the_root(busy: float, limit: int, needed: int) -> None:
+    assert pool_needed(busy, limit) == needed
+
+
+def test_too_few_and_too_many_connections_are_told() -> None:
+    few = judge_pool("d", Connections(10.0, 12, 100, 3, 300.0))
+    assert (few.status, few.advice[0].proposed) == ("warn", "17 over all processes")
+    many = judge_pool("d", Connections(1.0, 95, 100, 3, 300.0))
+    assert (many.status, many.advice[0].expected_effect) == ("warn", "connections left for people and backups")
+    assert judge_pool("d", Connections(10.0, 20, 100, 3, 300.0)).status == "ok"
+    assert judge_pool("d", None).status == "insufficient_data"
+
+
+def test_a_backlog_drains_in_time_or_not_at_all() -> None:
+    assert drain_s(0, 1.0, 0.0) == 0.0
+    assert drain_s(100, 10.0, 20.0) == 10.0
+    assert drain_s(1, 10.0, 10.0) == float("inf")
+
+
+def test_a_backlog_that_grows_is_told_how_many_aggregators_would_do() -> None:
+    said = judge_backlog(Flow(6000, 100.0, 60.0, 2))
+    (advice,) = said.advice
+    assert (said.status, advice.current, advice.proposed) == ("warn", "2 aggregators", "5 aggregators")
+    assert advice.evidence["drain_s"] is None
+    assert judge_backlog(Flow(60, 100.0, 102.0, 1)).status == "ok"
+
+
+def test_an_unknown_lag_is_never_none() -> None:
+    assert judge_backlog(Flow(None, 100.0, 0.0, 1)).status == "insufficient_data"
+    assert judge_backlog(None).status == "insufficient_data"
+    assert judge_backlog(Flow(5, 1.0, 1.0, 0)).status == "insufficient_data"
+    stopped = judge_backlog(Flow(5, 1.0, 0.0, 1))
+    assert (stopped.status, stopped.advice) == ("warn", ())
+
+
+HEALTHY = Server(GB // 2, GB, "noeviction", 0, 0, 0.0)
+
+
+def test_a_healthy_redis_is_left_alone() -> None:
+    said = judge_redis(HEALTHY)
+    assert (said.status, said.advice) == ("ok", ())
+
+
+@pytest.mark.parametrize(
+    ("server", "target"),
+    [
+        (HEALTHY._replace(used_bytes=int(GB * 0.81)), "redis memory"),
+        (HEALTHY._replace(evicted=1, policy="allkeys-lru"), "redis eviction"),
+        (HEALTHY._replace(delayed_fsyncs=1), "redis disk"),
+        (HEALTHY._replace(worst_ms=101.0), "redis stalls"),
+        (HEALTHY._replace(buffer_bytes=65 << 20), "redis clients"),
+    ],
+)
+def test_each_ill_of_redis_is_found_alone(server: Server, target: str) -> None:
+    said = judge_redis(server)
+    assert (said.status, [one.target for one in said.advice]) == ("warn", [target])
+
+
+def test_what_redis_does_not_tell_is_said_to_be_unknown() -> None:
+    said = judge_redis(Server(GB, 0, "noeviction", None, None, None))
+    assert said.status == "ok"
+    assert "without a limit" in said.detail
+    assert said.detail.count("not known yet") == 2
