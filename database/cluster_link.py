@@ -29,7 +29,7 @@ else:
 REDIRECTS: Final = 4
 """More in a row mean that the nodes do not agree: the caller tries again later."""
 ASK_NODE_S: Final = 0.5
-"""A node that does not tell the slots within this time is skipped: the next one knows them too."""
+"""A node that does not answer within this time is skipped: the others know the same."""
 LOST: Final = (RedisConnectionError, RedisTimeoutError, ClusterDownError, OSError)
 
 
@@ -61,17 +61,22 @@ class ClusterLink(Commands):
                 node = self._moved[slot] = redirected(moved, node)
             except AskError as ask:
                 return await self._ask(redirected(ask, node), args, options)
-            except LOST:
-                self._forget()
-                raise
-        self._forget()
-        raise ClusterDownError(f"slot {slot}: its nodes point at each other")
+            except LOST as error:
+                raise self._lost(error) from None
+        raise self._lost(ClusterDownError(f"slot {slot}: its nodes point at each other"))
 
-    async def nodes(self) -> list[Node]:
-        """Return the masters that serve slots."""
-        if not self._ranges:
-            await self._learn()
-        return sorted({one.master for one in self._ranges} | set(self._moved.values()))
+    async def ask_any(self, *command: Any) -> tuple[Node, Any]:
+        """Send a command that every node can answer to one after the other until one does; returns it and the reply."""
+        known = list({*self._seeds, *self._clients})
+        last: Exception | None = None
+        # In a random order: a node that was cut off from the others goes on telling what was true before.
+        for node in random.sample(known, len(known)):
+            try:
+                async with asyncio.timeout(ASK_NODE_S):
+                    return node, await self.client_of(node).execute_command(*command)
+            except (RedisError, OSError) as error:
+                last = error
+        raise RedisConnectionError(f"no node of the cluster answers: {last!r}") from last
 
     def client_of(self, node: Node) -> Client:
         """Return the client of one node, for what concerns this node only; it is closed with the link."""
@@ -93,11 +98,10 @@ class ClusterLink(Commands):
                 pipe.execute_command("ASKING")
                 pipe.execute_command(*args, **options)
                 reply = (await pipe.execute(raise_on_error=False))[1]
-        except LOST:
-            self._forget()
-            raise
+        except LOST as error:
+            raise self._lost(error) from None
         if isinstance(reply, Exception):
-            raise reply
+            raise self._lost(reply)
         return reply
 
     async def _node_of(self, slot: int) -> Node:
@@ -105,28 +109,22 @@ class ClusterLink(Commands):
             await self._learn()
         node = self._moved.get(slot) or master_of(self._ranges, slot)
         if node is None:
-            self._forget()
-            raise ClusterDownError(f"no node serves slot {slot}")
+            raise self._lost(ClusterDownError(f"no node serves slot {slot}"))
         return node
 
-    def _forget(self) -> None:
-        self._ranges = []
-        self._moved = {}
+    def _lost(self, error: Exception) -> Exception:
+        """Return the error to raise; who serves what is forgotten where it may have changed.
+
+        redis-py has CLUSTERDOWN and redirects for answers about the key (ResponseError), but nobody answered for it.
+        """
+        if isinstance(error, (*LOST, MovedError, AskError)):
+            self._ranges = []
+            self._moved = {}
+        unanswered = isinstance(error, ClusterDownError | MovedError | AskError)
+        return RedisConnectionError(str(error)) if unanswered else error
 
     async def _learn(self) -> None:
-        """Ask the nodes in a random order, those of the address and those met since, until one tells the slots."""
         async with self._learning:
-            if self._ranges:
-                return
-            known = list({*self._seeds, *self._clients})
-            last: Exception | None = None
-            for node in random.sample(known, len(known)):
-                try:
-                    async with asyncio.timeout(ASK_NODE_S):
-                        reply = await self.client_of(node).execute_command("CLUSTER SLOTS")
-                except (RedisError, OSError) as error:
-                    last = error
-                    continue
+            if not self._ranges:
+                node, reply = await self.ask_any("CLUSTER SLOTS")
                 self._ranges = read_slots(reply, node)
-                return
-            raise RedisConnectionError(f"no node of the cluster tells who serves what: {last!r}") from last

@@ -100,18 +100,23 @@ class RedisCluster:
                 return False
         return sum(one.last - one.first + 1 for one in self.slots()) == SLOTS
 
-    def move(self, slot: int, keys_at_once: int = 10) -> tuple[int, int]:
-        """Move a slot to another master as `redis-cli --cluster reshard` does; returns the two ports."""
+    def begin_move(self, slot: int) -> tuple[int, int]:
+        """Declare that a slot moves to another master; returns the two ports."""
         source = self.master_of(slot)
         target = next(one.master[1] for one in self.slots() if one.master[1] != source)
         self.ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
         self.ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
-        while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, keys_at_once):
-            self.ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5000, "KEYS", *keys)
-        for port in (target, source, *(p for p in self._living() if p not in (source, target))):
-            if self.ask(port, "ROLE")[0] == b"master":
-                self.ask(port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
         return source, target
+
+    def carry(self, slot: int, source: int, target: int) -> None:
+        """Move the slot's keys."""
+        while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
+            self.ask(source, "MIGRATE", "127.0.0.1", target, "", 0, 5000, "KEYS", *keys)
+
+    def end_move(self, slot: int, source: int, target: int) -> None:
+        """Give the slot to its new master."""
+        for port in (target, source):
+            self.ask(port, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
 
     def _living(self) -> Iterator[int]:
         return (port for port, node in self.nodes.items() if node.process.poll() is None)

@@ -11,7 +11,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from contract.redis_url import Address, parse_redis_url
+from database.cluster_link import ClusterLink
 from database.redis_link import Link, link_options
+from exporter.components import cluster_nodes
 from exporter.components.component import Component, Probe, Severity, Sources, Status
 from exporter.streams import COUNT_DEADLINE_S
 
@@ -21,7 +23,9 @@ REPLICA_LAG_S: Final = 10
 
 
 def probes(sources: Sources) -> list[Probe]:
-    """Return a probe of the node, and one of each Sentinel."""
+    """Return a probe of the node, and one of each Sentinel; of a cluster, one of all its nodes."""
+    if isinstance(sources.link, ClusterLink):
+        return cluster_nodes.probes(sources, sources.link)
     address = parse_redis_url(sources.settings.redis_url.get_secret_value())
 
     async def node() -> list[Component]:

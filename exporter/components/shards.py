@@ -9,9 +9,11 @@ entries that were read long ago.
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from contract.streams import GROUP, SHARD_COUNT_KEY, stream_key
+from database.cluster_link import ClusterLink
 from database.redis_link import Link
 from exporter.components.component import Component, Probe, Severity, Sources, Status
 
@@ -43,20 +45,33 @@ class Waiting(NamedTuple):
 
 
 def probes(sources: Sources) -> list[Probe]:
-    """Return one probe: all shards are on one server."""
+    """Return one probe; in a cluster a shard whose node is away is unknown, and the others are told."""
 
     async def ask() -> list[Component]:
         link = sources.link
         shards = int(await link.get(SHARD_COUNT_KEY) or sources.settings.streamgauge_shards)
         limit_s = sources.settings.streamgauge_stream_behind_s
-        return [judge(shard, await _look(link, shard), await _now_s(link), limit_s) for shard in range(shards)]
+        return [await _ask(link, shard, limit_s) for shard in range(shards)]
 
     return [Probe("streams", "streams", Severity.WARNING, ask)]
 
 
+async def _ask(link: Link, shard: int, limit_s: float) -> Component:
+    try:
+        return judge(shard, await _look(link, shard), await _now_s(link), limit_s)
+    except RedisConnectionError as error:
+        if not isinstance(link, ClusterLink):
+            raise
+        return Component(_name(shard), Status.UNKNOWN, f"its node does not answer: {type(error).__name__}")
+
+
+def _name(shard: int) -> str:
+    return f"stream {shard:02d}"
+
+
 def judge(shard: int, found: Waiting | None, now_s: float, limit_s: float) -> Component:
     """Say how a shard is; `found` is None when there is no stream yet."""
-    name = f"stream {shard:02d}"
+    name = _name(shard)
     if found is None:
         facts: dict[str, Any] = {"length": 0, "lag": 0, "is_lag_known": True, "pending": 0, "waiting_s": None}
         return Component(name, Status.OK, "there is no stream yet", facts)

@@ -1,0 +1,139 @@
+"""The same code on a Redis Cluster of three masters and three replicas, under load.
+
+Promise: a failover and the move of a shard's slot lose nothing and count nothing twice; what is away is shown as away.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.cluster import slot_of
+from contract.streams import GROUP, stream_key
+from database.connect import SCHEMA
+from streamgauge.loadtest import compare_oracle
+from tests.pipeline import Pipeline
+from tests.redis_cluster import MASTERS, RedisCluster, until
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs a redis-server of 7.0 or newer"),
+]
+
+SHARDS = 4
+EVENTS = 40_000
+RATE = 6_000
+PRODUCERS = 4
+DEADLINE_S = 90.0
+FAST = {
+    "STREAMGAUGE_SHARDS": str(SHARDS),
+    "STREAMGAUGE_RECLAIM_IDLE_S": "1",
+    "STREAMGAUGE_RECLAIM_INTERVAL_S": "0.5",
+    "STREAMGAUGE_LEASE_S": "1.5",
+    "STREAMGAUGE_COMMIT_INTERVAL_S": "0.1",
+}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
+    made = RedisCluster(tmp_path)
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def pipeline(cluster: RedisCluster, tmp_path: Path, dsn: str) -> Iterator[Pipeline]:
+    with Pipeline(tmp_path, dsn, cluster.url, **FAST) as made:
+        made.aggregator("aggregator-1")
+        made.aggregator("aggregator-2")
+        made.exporter()
+        yield made
+
+
+@pytest.fixture
+def load(pipeline: Pipeline) -> Iterator[subprocess.Popen[str]]:
+    """A load test that has begun to arrive."""
+    command = [sys.executable, "-m", "streamgauge", "loadtest", "--real", "--json", "--kind", "mixed"]
+    command += ["--events", str(EVENTS), "--rate", str(RATE), "--series", "40", "--producers", str(PRODUCERS)]
+    command += ["--oracle", str(pipeline.folder / "oracle"), "--deadline", str(DEADLINE_S)]
+    process = subprocess.Popen(command, env=pipeline.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def length(cluster: RedisCluster, shard: int, port: int | None = None) -> int:
+    """Return the entries of a shard's stream on the node that serves it (or on one that imports it)."""
+    key = stream_key(shard)
+    if port is None:
+        return int(cluster.ask(cluster.master_of(slot_of(key)), "XLEN", key))
+    cluster.ask(port, "ASKING")
+    return int(cluster.ask(port, "XLEN", key))
+
+
+def busiest(cluster: RedisCluster) -> int:
+    """Wait until the load arrives; return the shard that holds most of it."""
+    until(lambda: sum(length(cluster, shard) for shard in range(SHARDS)) > 20, "the load arrives")
+    return max(range(SHARDS), key=lambda shard: length(cluster, shard))
+
+
+def grows(cluster: RedisCluster, shard: int, port: int | None = None, by: int = 3) -> None:
+    """Wait until more entries arrive in a shard."""
+    before = length(cluster, shard, port)
+    until(lambda: length(cluster, shard, port) >= before + by, f"entries arrive in shard {shard}")
+
+
+def assert_exact(pipeline: Pipeline, load: subprocess.Popen[str], dsn: str) -> None:
+    """Everything is committed once, says the oracle, the ledger and the audit."""
+    out, err = load.communicate(timeout=2 * DEADLINE_S)
+    assert out, err
+    said: dict[str, Any] = json.loads(out.splitlines()[-1])
+    assert said["committed"] == said["accepted"] == said["sent"] == EVENTS, said
+    assert said["lost"] == said["dropped"] == said["quarantined"] == said["in_flight"] == 0, said
+    files = sorted(pipeline.folder.glob("oracle.*"))
+    assert len(files) == PRODUCERS
+    assert [str(difference) for difference in compare_oracle(files, dsn, SCHEMA)] == []
+    command = [sys.executable, "-m", "streamgauge", "audit", "--json"]
+    audit = subprocess.run(command, env=pipeline.env, capture_output=True, text=True, timeout=60, check=False)
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def test_a_killed_master_under_load_loses_nothing(
+    cluster: RedisCluster, pipeline: Pipeline, load: subprocess.Popen[str], dsn: str
+) -> None:
+    """Its replica takes over; what was acknowledged in the last seconds before is sent again, and counts once."""
+    shard = busiest(cluster)
+    assert len({cluster.master_of(slot_of(stream_key(one))) for one in range(SHARDS)}) == MASTERS
+    killed = cluster.master_of(slot_of(stream_key(shard)))
+    cluster.kill(killed)
+    until(lambda: cluster.master_of(slot_of(stream_key(shard))) != killed, "the replica takes over")
+    grows(cluster, shard)
+    assert_exact(pipeline, load, dsn)
+
+
+def test_a_slot_that_moves_under_load_loses_nothing(
+    cluster: RedisCluster, pipeline: Pipeline, load: subprocess.Popen[str], dsn: str
+) -> None:
+    """Entries go on arriving while the slot moves, after its stream has moved, and when it has its new master."""
+    shard = busiest(cluster)
+    slot = slot_of(stream_key(shard))
+    source, target = cluster.begin_move(slot)
+    grows(cluster, shard, source)
+    cluster.carry(slot, source, target)
+    grows(cluster, shard, target)
+    cluster.end_move(slot, source, target)
+    until(lambda: cluster.master_of(slot) == target, "the slot has its new master")
+    grows(cluster, shard)
+    assert_exact(pipeline, load, dsn)
+    groups = cluster.ask(target, "XINFO", "GROUPS", stream_key(shard))
+    assert GROUP.encode() in groups[0]
