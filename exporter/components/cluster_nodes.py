@@ -93,22 +93,13 @@ async def _info(link: ClusterLink, node: Node, within_s: float) -> Mapping[str, 
         return None
 
 
-def read_members(reply: Any, asked: Node) -> list[Member]:
-    """Read the lines of `CLUSTER NODES`; nodes that are just being met or have no address are left out."""
-    text = reply.decode() if isinstance(reply, bytes) else str(reply)
+def read_members(nodes: Mapping[str, Mapping[str, Any]], asked: Node) -> list[Member]:
+    """Read `CLUSTER NODES` as redis-py does; nodes that are just being met or have no address are left out."""
     found: list[Member] = []
-    for line in text.splitlines():
-        _, address, flags, *_rest = line.split()
-        host, _, port = address.partition("@")[0].rpartition(":")
-        known = frozenset(flags.split(","))
-        if not known & {"handshake", "noaddr"}:
-            found.append(Member(node_at(host, port, asked), known, sum(map(_width, line.split()[8:]))))
-    return sorted(found)
-
-
-def _width(slots: str) -> int:
-    """Return how many slots `7` or `0-5460` are; those on the move, in brackets, are told by their master too."""
-    if slots.startswith("["):
-        return 0
-    first, _, last = slots.partition("-")
-    return int(last or first) - int(first) + 1
+    for address, told in nodes.items():
+        host, _, port = address.rpartition(":")
+        flags = frozenset(str(told["flags"]).split(","))
+        if not flags & {"handshake", "noaddr"}:
+            slots = sum(int(one[-1]) - int(one[0]) + 1 for one in told["slots"])
+            found.append(Member(node_at(host, port, asked), flags, slots))
+    return sorted(found, key=lambda one: one.at)

@@ -3,6 +3,7 @@
 Promise: a failover and the move of a shard's slot lose nothing and count nothing twice; what is away is shown as away.
 """
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from contract.cluster import slot_of
 from contract.streams import GROUP, stream_key
 from database.connect import SCHEMA
 from streamgauge.loadtest import compare_oracle
+from tests.exporting import exporter
+from tests.integration.test_monitor import components
 from tests.pipeline import Pipeline
 from tests.redis_cluster import MASTERS, RedisCluster, until
 
@@ -137,3 +140,25 @@ def test_a_slot_that_moves_under_load_loses_nothing(
     assert_exact(pipeline, load, dsn)
     groups = cluster.ask(target, "XINFO", "GROUPS", stream_key(shard))
     assert GROUP.encode() in groups[0]
+
+
+async def test_the_monitor_names_each_node_and_what_is_away(cluster: RedisCluster, dsn: str) -> None:
+    async with exporter(dsn, cluster.url, STREAMGAUGE_SHARDS=str(SHARDS)) as client:
+        found = await components(client)
+        nodes = {name: one for name, one in found.items() if name.startswith("redis node")}
+        assert len(nodes) == 2 * MASTERS
+        assert {one["status"] for one in nodes.values()} == {"ok"}
+        assert sorted(one["facts"]["role"] for one in nodes.values()) == ["master"] * 3 + ["replica"] * 3
+        assert found["redis"]["facts"] == {"role": "cluster", "masters": 3, "replicas": 3, "slots": 16384}
+
+        killed = cluster.master_of(slot_of(stream_key(0)))
+        cluster.kill(killed)
+        found = await components(client)
+        assert found[f"redis node 127.0.0.1:{killed}"]["status"] == "down"
+        async with asyncio.timeout(DEADLINE_S):
+            while (found["redis"]["status"], found["stream 00"]["status"]) != ("ok", "ok"):
+                found = await components(client)
+        taken = cluster.master_of(slot_of(stream_key(0)))
+        assert taken != killed
+        assert found[f"redis node 127.0.0.1:{killed}"]["status"] == "degraded"
+        assert found[f"redis node 127.0.0.1:{taken}"]["reason"] == "no replica would take over its slots"

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from exporter.components import aggregators, postgres, producers, redis_nodes, schedule, shards, thresholds
+from exporter.components import (
+    aggregators,
+    cluster_nodes,
+    postgres,
+    producers,
+    redis_nodes,
+    schedule,
+    shards,
+    thresholds,
+)
 from exporter.components.component import Component, Severity, Status, describe
 from exporter.components.shards import COUNT_AT_MOST, Waiting
 from exporter.monitor import Reading, judge
@@ -96,6 +105,36 @@ def test_a_master_names_its_replicas() -> None:
     assert (master.status, master.facts["replicas"]) == (Status.OK, 2)
     assert (one.name, one.status) == ("redis replica 10.0.0.2:6379", Status.OK)
     assert (two.name, two.status) == ("redis replica 10.0.0.3:6379", Status.DEGRADED)
+
+
+NODES: dict[str, dict[str, Any]] = {
+    "10.0.0.1:6379": {"flags": "myself,master", "slots": [["0", "8191"]]},
+    "10.0.0.2:6379": {"flags": "master,fail?", "slots": [["8192", "16382"], ["16383"]]},
+    "10.0.0.3:6379": {"flags": "slave", "slots": []},
+    ":0": {"flags": "master,noaddr", "slots": []},
+}
+
+
+def test_a_cluster_is_as_well_as_its_slots_are_served() -> None:
+    members = cluster_nodes.read_members(NODES, ("10.0.0.1", 6379))
+    assert [one.slots for one in members] == [8192, 8192, 0]
+    assert cluster_nodes.judge_whole(members).status is Status.OK
+    failed = cluster_nodes.read_members(
+        NODES | {"10.0.0.2:6379": {"flags": "master,fail", "slots": [["8192", "16383"]]}}, ("10.0.0.1", 6379)
+    )
+    assert cluster_nodes.judge_whole(failed).reason == "8192 of 16384 slots are served by nobody"
+
+
+def test_each_node_of_a_cluster_is_judged_by_what_it_is_for() -> None:
+    members = cluster_nodes.read_members(NODES, ("10.0.0.1", 6379))
+    up = {"role": "master", "connected_slaves": 1}, None, {"role": "slave", "master_link_status": "up"}
+    assert [one.status for one in cluster_nodes.judge_nodes(members, up)] == [Status.OK, Status.DOWN, Status.OK]
+    ill = {"role": "master", "connected_slaves": 0}, up[0], {"role": "slave", "master_link_status": "down"}
+    assert [one.reason for one in cluster_nodes.judge_nodes(members, ill)] == [
+        "no replica would take over its slots",
+        "",
+        "does not receive what its master has",
+    ]
 
 
 @pytest.mark.parametrize(
