@@ -1,13 +1,13 @@
 """The address of Redis: one server, a master that Sentinels know, or some nodes of a cluster.
 
 In: `redis://…`, `rediss://…`, `unix://…` as redis-py reads them,
-`redis+sentinel://[user:password@]host:port,host:port/master-name[/db]`, or
+`redis+sentinel://[user:password@]host:port,host:port/master-name[/db][?sentinel_user=…&sentinel_password=…]`, or
 `redis+cluster://[user:password@]host:port,host:port`. Out: an Address.
 Promise: an address that cannot be used is a ValueError that says what is wrong with it.
 """
 
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 PLAIN_SCHEMES = ("redis", "rediss", "unix")
 SENTINEL_PORT = 26379
@@ -25,6 +25,14 @@ class Address(NamedTuple):
     db: int = 0
     username: str | None = None
     password: str | None = None
+    sentinel_username: str | None = None
+    """Access to the Sentinels themselves; None: they ask for none."""
+    sentinel_password: str | None = None
+
+    @property
+    def sentinel_access(self) -> dict[str, str | None]:
+        """Arguments of a client of a Sentinel."""
+        return {"username": self.sentinel_username, "password": self.sentinel_password}
 
 
 def parse_redis_url(url: str) -> Address:
@@ -44,6 +52,9 @@ def parse_redis_url(url: str) -> Address:
     if db and not db.isdigit():
         raise ValueError(f"database {db!r} is not a number")
     username, _, password = access.partition(":")
+    options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    if unknown := options.keys() - {"sentinel_user", "sentinel_password"}:
+        raise ValueError(f"redis+sentinel:// has no option {min(unknown)!r}")
     return Address(
         url,
         tuple(_host(text) for text in hosts.split(",")),
@@ -51,6 +62,8 @@ def parse_redis_url(url: str) -> Address:
         db=int(db or 0),
         username=unquote(username) or None,
         password=unquote(password) or None,
+        sentinel_username=options.get("sentinel_user") or None,
+        sentinel_password=options.get("sentinel_password") or None,
     )
 
 

@@ -60,6 +60,6 @@ def open_link(settings: RedisSettings, *, block_s: float = 0.0, at_most_s: float
         raise SettingsError(f"REDIS_URL: {error}") from None
     # Sentinels answer at once or are skipped; without this each is asked ten times before the next.
     of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
-    sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
+    sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels | address.sentinel_access)
     access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
     return sentinel.master_for(address.master, **options, **access)

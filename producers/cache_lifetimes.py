@@ -137,6 +137,6 @@ def _open_link(settings: Settings) -> Redis | HashReader:
         raise SettingsError(f"REDIS_URL: {error}") from None
     # Sentinels answer at once or are skipped; the next is to be asked within the deadline.
     of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
-    sentinel: Any = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
+    sentinel: Any = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels | address.sentinel_access)
     access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
     return sentinel.master_for(address.master, **options, **access)

@@ -177,8 +177,12 @@ class Sender:
         return link
 
     def _shards(self, link: Link) -> int:
-        link.set(SHARD_COUNT_KEY, self._settings.shards, nx=True)
-        count = int(link.get(SHARD_COUNT_KEY) or self._settings.shards)
+        # Read first: a user that may only send is refused the SET, which only the very first one needs.
+        stored = link.get(SHARD_COUNT_KEY)
+        if stored is None:
+            link.set(SHARD_COUNT_KEY, self._settings.shards, nx=True)
+            stored = link.get(SHARD_COUNT_KEY)
+        count = int(stored or self._settings.shards)
         return count if 1 <= count <= MAX_SHARDS else self._settings.shards
 
     def _send_again(self) -> None:
@@ -247,7 +251,7 @@ def open_link(settings: Settings, key: str | None = None) -> Link:
         return open_master(address.nodes, options, key) if key else open_node(address.nodes[0], options)
     # Sentinels answer at once or are skipped; without this each is asked ten times before the next.
     of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
-    sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels)
+    sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels | address.sentinel_access)
     return sentinel.master_for(address.master, **options, **access)
 
 

@@ -74,7 +74,9 @@ def _judge_replica(one: Mapping[str, Any]) -> Component:
 
 
 async def _sentinel(sources: Sources, address: Address, host: str, port: int) -> Component:
-    link: Link = Redis(host=host, port=port, **link_options(sources.settings, at_most_s=COUNT_DEADLINE_S))
+    options: dict[str, Any] = link_options(sources.settings, at_most_s=COUNT_DEADLINE_S)
+    options |= address.sentinel_access
+    link: Link = Redis(host=host, port=port, **options)
     name = f"sentinel {host}:{port}"
     facts = {"role": "sentinel", "master": address.master}
     try:

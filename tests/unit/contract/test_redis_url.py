@@ -14,7 +14,8 @@ def test_a_cluster_is_named_by_some_of_its_nodes() -> None:
 def test_user_and_password_of_a_cluster_may_hold_any_character() -> None:
     address = parse_redis_url("redis+cluster://streamgauge:a%40b%3Ac@h:1,i:2")
     assert (address.username, address.password) == ("streamgauge", "a@b:c")
-    assert parse_redis_url("redis+cluster://:secret@h:1")[-2:] == (None, "secret")
+    address = parse_redis_url("redis+cluster://:secret@h:1")
+    assert (address.username, address.password) == (None, "secret")
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,12 @@ def test_sentinels_and_single_servers_have_no_nodes() -> None:
     assert address.sentinels == (("a", 1), ("b", 26379))
     assert (address.nodes, address.master, address.db, address.username, address.password) == ((), "main", 2, "u", "p")
     assert parse_redis_url("redis://a:1/0").nodes == ()
+
+
+def test_sentinels_may_ask_for_a_user_of_their_own() -> None:
+    address = parse_redis_url("redis+sentinel://u:p@a:1/main?sentinel_user=client&sentinel_password=a%40b%26c")
+    assert address.sentinel_access == {"username": "client", "password": "a@b&c"}
+    assert (address.username, address.password, address.master) == ("u", "p", "main")
+    assert parse_redis_url("redis+sentinel://a:1/main").sentinel_access == {"username": None, "password": None}
+    with pytest.raises(ValueError, match="no option 'sentinel_pass'"):
+        parse_redis_url("redis+sentinel://a:1/main?sentinel_pass=x")

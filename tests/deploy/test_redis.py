@@ -1,0 +1,253 @@
+"""The Redis that is deployed, from our files and entrypoint: users, a failover under load, a master that comes back.
+
+Promise: what each service needs works as its user and is never refused; what must be refused is refused.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import AuthenticationError, NoPermissionError
+
+from contract.streams import CACHE_TTL_KEY, GROUP, SHARD_COUNT_KEY, full_key, stream_key
+from streamgauge.processes import wait_until
+from streamgauge.stack import get
+from tests.pipeline import Pipeline
+from tests.redis_deployed import CACHE, SENTINELS, STREAMS, Deployment
+
+pytestmark = pytest.mark.timeout(240)
+
+KEY = stream_key(0)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with Deployment(tmp_path_factory.mktemp("redis")) as made:
+        made.open()
+        made.start(CACHE, "cache")
+        yield made
+
+
+ALLOWED = [
+    ("producer", ("XADD", KEY, "*", "b", "x")),
+    ("producer", ("GET", full_key(0))),
+    ("producer", ("GET", SHARD_COUNT_KEY)),
+    ("producer", ("HGETALL", CACHE_TTL_KEY)),
+    ("producer", ("TIME",)),
+    ("aggregator", ("XREADGROUP", "GROUP", GROUP, "c", "COUNT", "1", "STREAMS", KEY, ">")),
+    ("aggregator", ("XTRIM", KEY, "MINID", "0")),
+    ("aggregator", ("HSET", CACHE_TTL_KEY, "listing", "60")),
+    ("aggregator", ("LATENCY", "LATEST")),
+    ("exporter", ("XINFO", "STREAM", KEY)),
+    ("exporter", ("EVAL", "return #redis.call('XRANGE', KEYS[1], '-', '+')", "1", KEY)),
+    ("metrics", ("CONFIG", "GET", "maxmemory")),
+    ("metrics", ("XINFO", "GROUPS", KEY)),
+    ("health", ("PING",)),
+]
+REFUSED = [
+    ("producer", ("XTRIM", KEY, "MAXLEN", "0")),
+    ("producer", ("XADD", "other", "*", "b", "x")),
+    ("producer", ("XRANGE", KEY, "-", "+")),
+    ("producer", ("XGROUP", "DESTROY", KEY, GROUP)),
+    ("producer", ("SET", SHARD_COUNT_KEY, "64")),
+    ("producer", ("SET", KEY, "x")),
+    ("producer", ("DEL", KEY)),
+    ("producer", ("HSET", CACHE_TTL_KEY, "listing", "1")),
+    ("producer", ("EVAL", "return 1", "0")),
+    ("producer", ("FLUSHALL",)),
+    ("producer", ("CONFIG", "GET", "*")),
+    ("producer", ("KEYS", "*")),
+    ("aggregator", ("FLUSHALL",)),
+    ("aggregator", ("CONFIG", "SET", "maxmemory", "1")),
+    ("aggregator", ("SET", "other", "x")),
+    ("aggregator", ("EVAL", "return redis.call('FLUSHALL')", "0")),
+    ("aggregator", ("SHUTDOWN",)),
+    ("aggregator", ("XGROUP", "DESTROY", KEY, GROUP)),
+    ("exporter", ("XADD", KEY, "*", "b", "x")),
+    ("exporter", ("XACK", KEY, GROUP, "0-1")),
+    ("exporter", ("EVAL", "return redis.call('DEL', KEYS[1])", "1", KEY)),
+    ("exporter", ("SET", SHARD_COUNT_KEY, "64")),
+    ("metrics", ("GET", SHARD_COUNT_KEY)),
+    ("metrics", ("CONFIG", "SET", "maxmemory", "1")),
+    ("health", ("INFO",)),
+    ("replica", ("GET", SHARD_COUNT_KEY)),
+]
+
+
+def named(value: str | tuple[str, ...]) -> str:
+    """Return a short name of a parameter."""
+    return value if isinstance(value, str) else " ".join(value)[:40]
+
+
+@pytest.mark.parametrize(("user", "command"), ALLOWED, ids=named)
+def test_what_a_service_needs_is_allowed(deployment: Deployment, user: str, command: tuple[str, ...]) -> None:
+    prepare(deployment)
+    with deployment.client(user) as client:
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize(("user", "command"), REFUSED, ids=named)
+def test_what_a_service_does_not_need_is_refused(deployment: Deployment, user: str, command: tuple[str, ...]) -> None:
+    prepare(deployment)
+    with deployment.client(user) as client, pytest.raises((NoPermissionError, redis.ResponseError)) as refused:
+        client.execute_command(*command)
+    said = str(refused.value)
+    assert "permission" in said or "can't run this command" in said or "can't access" in said, said
+
+
+def prepare(deployment: Deployment) -> None:
+    """Make the stream with its group, once."""
+    with deployment.client("admin") as client:
+        if not client.exists(KEY) or not client.xinfo_groups(KEY):
+            client.xgroup_create(KEY, GROUP, "0", mkstream=True)
+
+
+def test_a_stranger_gets_nothing(deployment: Deployment) -> None:
+    with deployment.client(None) as client, pytest.raises(AuthenticationError):
+        client.ping()
+    with deployment.sentinel(None) as client, pytest.raises(AuthenticationError):
+        client.ping()
+    with deployment.sentinel("client") as client, pytest.raises(NoPermissionError):
+        client.execute_command("SENTINEL", "FAILOVER", "streams")
+    with deployment.sentinel("client") as client, pytest.raises(NoPermissionError):
+        client.execute_command("SENTINEL", "SET", "streams", "quorum", "1")
+
+
+def test_no_password_stands_in_a_file_that_the_acl_is_read_from(deployment: Deployment) -> None:
+    rendered = (deployment.folder / STREAMS[0] / "run/users.acl").read_text()
+    assert "{" not in rendered.replace("{??}", "")
+    assert not [user for user, password in deployment.passwords.items() if password in rendered]
+
+
+def test_the_cache_is_a_server_of_its_own(deployment: Deployment) -> None:
+    with deployment.client("cache", CACHE) as client:
+        assert wait_until(lambda: answers(client), 10)
+        assert client.set("reference_app:listing:1", b"x", ex=5)
+        with pytest.raises(NoPermissionError):
+            client.get(KEY)
+    with deployment.client("admin", CACHE) as client:
+        assert client.config_get("maxmemory-policy") == {b"maxmemory-policy": b"allkeys-lfu"}
+
+
+def answers(client: Any) -> bool:
+    """Whether a server answers."""
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def refusals(deployment: Deployment) -> list[Any]:
+    """Return what the master refused to anybody since it was last asked."""
+    with deployment.client("admin") as client:
+        found = client.acl_log()
+        client.acl_log_reset()
+    return [(one[b"username"], one[b"object"]) for one in found]
+
+
+def stream_of(pipeline: Pipeline) -> dict[str, str]:
+    """Return the components by status, as the exporter finds them."""
+    _, body = get(pipeline.port, "/health/detailed")
+    return {one["name"]: one["status"] for one in json.loads(body or b'{"components": []}')["components"]}
+
+
+EMITTER = """
+import time
+from streamgauge import Counter
+events = Counter("deployed_events_total", "Events.").labels()
+while True:
+    events.inc()
+    time.sleep(0.005)
+"""
+
+
+def test_services_work_as_their_users_and_a_failover_under_load_loses_only_what_is_counted(
+    deployment: Deployment, dsn: str, tmp_path: Path
+) -> None:
+    """A real producer, aggregator and exporter through Sentinels; the master is killed under a load test."""
+    with deployment.client("admin") as client:
+        client.flushall()
+    refusals(deployment)
+    as_aggregator, as_exporter = deployment.url("aggregator"), deployment.url("exporter")
+    with (
+        Pipeline(tmp_path, dsn, as_aggregator) as services,
+        Pipeline(tmp_path / "show", dsn, as_exporter) as shown,
+    ):
+        services.aggregator()
+        (tmp_path / "show").mkdir(exist_ok=True)
+        shown.exporter()
+        services.emitter(EMITTER, REDIS_URL=deployment.url("producer"))
+        assert wait_until(lambda: "deployed_events_total " in shown.scrape(), 60), services.log("emitter").read_text()
+        assert wait_until(lambda: ok(stream_of(shown)), 30), stream_of(shown)
+        assert refusals(deployment) == []
+        load = services.start(
+            "load", sys.executable, "-m", "streamgauge", "loadtest", "--events", "600000", "--series", "200",
+            "--producers", "2", "--rate", "60000", "--run-id", "failover", "--json",
+        )  # fmt: skip
+        assert wait_until(lambda: length(deployment) > 20, 30), services.log("load").read_text()
+        before = deployment.master()
+        deployment.kill(before, signal.SIGKILL)
+        assert wait_until(lambda: deployment.master() != before, 60), deployment.log(SENTINELS[0]).read_text()
+        load.wait(120)
+        told = json.loads(services.log("load").read_text().splitlines()[-1])
+        assert told["sent"] == told["accepted"] == 600_000
+        assert told["committed"] + told["lost"] + told["dropped"] == 600_000, told
+        assert (told["in_flight"], told["dropped"], told["quarantined"]) == (0, 0, 0), told
+        comes_back_as_a_replica(deployment, before)
+        audit = [sys.executable, "-m", "streamgauge", "audit", "--json"]
+        run = subprocess.run(audit, env=services.env, capture_output=True, text=True, timeout=60)
+        assert json.loads(run.stdout.splitlines()[-1])["ok"] is True, run.stdout
+        assert refusals(deployment) == []
+
+
+def ok(components: dict[str, str]) -> bool:
+    """Whether Redis and its Sentinels are well."""
+    wanted = ["redis", *(name for name in components if name.startswith("sentinel "))]
+    return len(wanted) == 4 and all(components.get(name) == "ok" for name in wanted)
+
+
+def length(deployment: Deployment) -> int:
+    """Return how many entries were ever put into the streams."""
+    with deployment.client("admin") as client:
+        return sum(
+            client.xinfo_stream(stream_key(n))["entries-added"] for n in range(2) if client.exists(stream_key(n))
+        )
+
+
+def comes_back_as_a_replica(deployment: Deployment, former: str) -> None:
+    """The entrypoint asks the Sentinels: a former master follows the new one."""
+    deployment.start(former, "streams")
+    new = deployment.master()
+    assert new != former
+
+    def follows() -> bool:
+        try:
+            with deployment.client("admin", former) as client:
+                info = client.info("replication")
+        except redis.RedisError:
+            return False
+        return (info["role"], info.get("master_host"), info.get("master_link_status")) == ("slave", new, "up")
+
+    assert wait_until(follows, 60), deployment.log(former).read_text()
+
+
+def test_a_node_with_data_does_not_start_while_no_sentinel_answers(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as made:
+        (tmp_path / STREAMS[0] / "data/appendonlydir").mkdir(parents=True)
+        (tmp_path / STREAMS[0] / "data/appendonlydir/x").write_text("")
+        process = made.start(STREAMS[0], "streams", REDIS_WAIT_S="1")
+        assert process.wait(30) == 1
+        assert "no Sentinel answers" in made.log(STREAMS[0]).read_text()
+
+
+def test_a_missing_secret_is_named(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as made:
+        (tmp_path / "secrets/redis_producer_password").unlink()
+        assert made.start(STREAMS[0], "streams").wait(30) == 1
+        assert "redis_producer_password" in made.log(STREAMS[0]).read_text()
