@@ -1,4 +1,4 @@
-"""Replicas: addresses of servers that are only looked at, and pools of one connection to each.
+"""Replicas: addresses of servers that are only read, and pools of connections to each.
 
 In: a text of DSNs. Out: pools by a name to show. Promise: a name holds host and port only; every call has a deadline.
 """
@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from database.connect import SCHEMA, Pool
-from database.settings import SettingsError
+from database.connect import SCHEMA, Pool, server_settings
+from database.settings import PostgresSettings, SettingsError
 
 SETTING = "STREAMGAUGE_POSTGRES_REPLICAS"
 
@@ -38,17 +38,23 @@ def _name(dsn: str) -> str:
     return f"{host}:{port}"
 
 
-async def open_replicas(addresses: Mapping[str, str], deadline_s: float) -> dict[str, Pool]:
-    """Make the pools; they connect when they are asked."""
+async def open_replicas(
+    addresses: Mapping[str, str],
+    settings: PostgresSettings,
+    *,
+    application: str = "streamgauge monitor",
+    size: int = 1,
+) -> dict[str, Pool]:
+    """Make the pools, with the deadlines of `settings`; they connect when they are asked."""
     return {
         name: await asyncpg.create_pool(
             dsn=dsn,
             min_size=0,
-            max_size=1,
-            timeout=deadline_s,
-            command_timeout=deadline_s,
+            max_size=size,
+            timeout=settings.streamgauge_postgres_connect_timeout_s,
+            command_timeout=settings.streamgauge_statement_timeout_s,
             max_inactive_connection_lifetime=300,
-            server_settings={"application_name": "streamgauge monitor", "search_path": f'"{SCHEMA}"'},
+            server_settings=server_settings(settings, SCHEMA, application),
         )
         for name, dsn in addresses.items()
     }

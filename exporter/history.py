@@ -1,6 +1,7 @@
 """History: answers a Question from rollups and the parts not yet compacted, in one snapshot.
 
-In: a connection. Out: JSON points with n, sum, min, max, last, quantiles, and whether the window is complete.
+In: the servers that may be read. Out: JSON points with n, sum, min, max, last, quantiles, and whether the window is
+complete.
 Promise: a level's row is taken only where it is up to date; else the level below is read, and always the parts.
 """
 
@@ -13,14 +14,16 @@ import numpy as np
 
 from contract import sketch
 from contract.windows import LEVELS_S
-from database.connect import Connection, Pool, acquire, transaction
+from database.connect import AWAY, Connection, Pool, acquire, transaction
 from database.queries import load
 from database.rows import Rows, columns_of, join, merge
+from exporter.history_servers import PRIMARY, Behind, HistoryServers, Replica, Served
 from exporter.question import BadQuestion, Question
 
 MAX_CELLS: Final = 2_000_000
 """Series x windows of the level: bounds what one answer reads."""
 FINEST: Final = "10s"
+UNKNOWN_METRIC: Final = 404
 
 
 class Progress(NamedTuple):
@@ -49,28 +52,44 @@ class Gathered(NamedTuple):
     rows: Rows
     restated: dict[int, int]
     progress: list[Progress]
+    served: Served = PRIMARY
 
 
-async def gather(pool: Pool, question: Question) -> Gathered:
+async def gather(servers: HistoryServers, question: Question) -> Gathered:
     """Read what a question is about; BadQuestion when the metric is unknown or the answer too large."""
+    for replica in servers.replicas():
+        try:
+            return await _gather(replica.pool, question, replica)
+        except Behind:
+            continue
+        except BadQuestion as error:
+            if error.status != UNKNOWN_METRIC:
+                raise  # a metric that is new may not have arrived there
+        except AWAY as error:
+            replica.rest(error)
+    return await _gather(servers.primary, question, None)
+
+
+async def _gather(pool: Pool, question: Question, replica: Replica | None) -> Gathered:
     async with acquire(pool) as connection, transaction(connection, "REPEATABLE READ READ ONLY"):
         await connection.execute(load("lock_parts"))
+        served = PRIMARY if replica is None else await replica.check(connection)
         found = await connection.fetch(load("exporter_metric_series"), [question.selector.name])
         ids = [row["series_id"] for row in found if question.selector.takes(row["key"])]
         if not found:
-            raise BadQuestion("metric", f"no series of {question.selector.name} is known", 404)
+            raise BadQuestion("metric", f"no series of {question.selector.name} is known", UNKNOWN_METRIC)
         cells = len(ids) * (question.to_s - question.from_s) // LEVELS_S[question.level]
         if cells > MAX_CELLS:
             raise BadQuestion("from", f"{cells} stored windows would be read; at most {MAX_CELLS} are allowed", 422)
         rows = await _read(connection, ids, question)
         restated = await _restated(connection, question)
         progress = await _progress(connection, question)
-    return Gathered(len(ids), rows, restated, progress)
+    return Gathered(len(ids), rows, restated, progress, served)
 
 
-async def answer(pool: Pool, question: Question) -> dict[str, Any]:
+async def answer(servers: HistoryServers, question: Question) -> dict[str, Any]:
     """Return the points of a question; BadQuestion as `gather` raises it."""
-    series, rows, restated, progress = await gather(pool, question)
+    series, rows, restated, progress, served = await gather(servers, question)
     return {
         "metric": question.selector.name,
         "match": dict(question.selector.labels),
@@ -79,6 +98,8 @@ async def answer(pool: Pool, question: Question) -> dict[str, Any]:
         "to_s": question.to_s,
         "step_s": question.step_s,
         "level": question.level,
+        "server": served.server,
+        "heartbeat_age_s": served.heartbeat_age_s,
         "points": list(points(rows, question, restated, progress)),
     }
 

@@ -80,6 +80,10 @@ class Rollups(BaseModel):
     to_s: int
     step_s: int
     level: str
+    server: str
+    """`primary`, or the replica that answered."""
+    heartbeat_age_s: float | None
+    """Of a replica: how long ago, by its clock, aggregators wrote the newest heartbeat that it has."""
     points: list[Point]
 
 
@@ -123,7 +127,7 @@ def add_history_routes(app: FastAPI, exporter: Exporter) -> None:
         quantiles = [text for every in quantile for text in every.split(",")]
         try:
             question = read_question(metric, match, since, until, step, quantiles, time.time())
-            return await answer(exporter.pool, question)
+            return await answer(exporter.history, question)
         except BadQuestion as error:
             return JSONResponse({"error": str(error), "parameter": error.parameter}, error.status)
         except AWAY as error:

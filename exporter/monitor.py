@@ -91,7 +91,7 @@ class ProductionMonitor:
         }
         settings = self._settings.model_copy(update=shorter)
         pool = await open_pool(settings, application="streamgauge monitor", size=POOL_SIZE)
-        replicas = await open_replicas(self._addresses, self._deadline_s)
+        replicas = await open_replicas(self._addresses, settings)
         self._sources = Sources(self._settings, pool, self._link, self._refresher, replicas)
 
     async def aclose(self) -> None:

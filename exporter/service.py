@@ -11,7 +11,9 @@ from uuid import UUID
 from database.connect import AWAY, Pool, acquire, open_pool
 from database.queries import load
 from database.redis_link import open_link
+from database.replicas import open_replicas, read_replicas
 from exporter.derived import read_derived
+from exporter.history_servers import HistoryServers
 from exporter.monitor import ProductionMonitor
 from exporter.refresh import Refresher
 from exporter.settings import ExporterSettings
@@ -22,6 +24,7 @@ from exporter.streams import COUNT_DEADLINE_S, Streams, Waiting
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 6
+REPLICA_POOL_SIZE = 3
 STOP_GRACE_S = 5
 
 
@@ -35,6 +38,7 @@ class Exporter:
         self.refresher = Refresher(self._take, settings.streamgauge_scrape_deadline_s)
         self.monitor = ProductionMonitor(settings, self.refresher)
         self._pool: Pool | None = None
+        self._history: HistoryServers | None = None
         self._snapshots: Snapshots | None = None
 
     @property
@@ -44,13 +48,25 @@ class Exporter:
             raise Unavailable("the exporter is not open")
         return self._pool
 
+    @property
+    def history(self) -> HistoryServers:
+        """Who is asked for history."""
+        if self._history is None:
+            raise Unavailable("the exporter is not open")
+        return self._history
+
     async def open(self) -> None:
-        """Make the pool; connections are made when they are needed."""
+        """Make the pools; connections are made when they are needed."""
         self._pool = await open_pool(self.settings, application="streamgauge exporter", size=POOL_SIZE)
         self._snapshots = Snapshots(
             self.settings, self._pool, self.streams.acknowledged, self.streams.in_flight, self._derived
         )
-
+        text = self.settings.streamgauge_postgres_replicas
+        addresses = read_replicas(text.get_secret_value()) if text else {}
+        replicas = await open_replicas(
+            addresses, self.settings, application="streamgauge exporter", size=REPLICA_POOL_SIZE
+        )
+        self._history = HistoryServers(self._pool, replicas, self.settings.streamgauge_replica_lag_s)
         await self.monitor.open()
 
     async def aclose(self) -> None:
@@ -58,11 +74,8 @@ class Exporter:
         await self.monitor.aclose()
         await self.refresher.aclose()
         await self.streams.aclose()
-        if self._pool is not None:
-            try:
-                await asyncio.wait_for(self._pool.close(), STOP_GRACE_S)
-            except TimeoutError:
-                self._pool.terminate()
+        replicas = self._history.pools() if self._history is not None else []
+        await asyncio.gather(*(_close(pool) for pool in (self._pool, *replicas) if pool is not None))
 
     async def not_ready(self) -> list[str]:
         """Return why a scrape could not be served now; empty when it could."""
@@ -101,3 +114,10 @@ class Exporter:
             entry = waiting[int(row["position"]) - 1]
             found[entry.service] = found.get(entry.service, 0) + entry.events
         return found
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), STOP_GRACE_S)
+    except TimeoutError:
+        pool.terminate()

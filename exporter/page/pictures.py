@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from database.connect import AWAY, Pool
+from database.connect import AWAY
 from exporter.history import gather
+from exporter.history_servers import HistoryServers
 from exporter.page.heat import DEFAULT_RANGE, RANGES, ask, draw
 from exporter.page.words import unit_of
 from exporter.question import BadQuestion, Question
@@ -47,7 +48,7 @@ class Pictures:
         until, task = self._kept.get(key, (0.0, None))
         if task is None or until <= now or (task.done() and (task.cancelled() or task.exception())):
             question = ask(series, span, time.time())
-            task = asyncio.create_task(_draw(self._exporter.pool, question), name="exporter - heat map")
+            task = asyncio.create_task(_draw(self._exporter.history, question), name="exporter - heat map")
             task.add_done_callback(_ignore)
             self._kept.pop(key, None)
             self._kept[key] = (now + max(SHORTEST_S, question.step_s / 4), task)
@@ -90,8 +91,8 @@ def _unit(known: Mapping[str, Mapping[str, Any]], series: str) -> str:
     return declared or unit_of(name)
 
 
-async def _draw(pool: Pool, question: Question) -> Picture:
-    gathered = await gather(pool, question)
+async def _draw(servers: HistoryServers, question: Question) -> Picture:
+    gathered = await gather(servers, question)
     return await asyncio.to_thread(draw, gathered, question)
 
 
