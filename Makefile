@@ -46,8 +46,8 @@ check: $(READY) ## lint, format and types, as CI does
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh; \
-	else echo "SHELLCHECK IS NOT INSTALLED: scripts/*.sh ARE NOT CHECKED (CI does)" >&2; fi
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/validate-hardening redis/*.sh database/*.sh; \
+	else echo "SHELLCHECK IS NOT INSTALLED: SHELL SCRIPTS ARE NOT CHECKED (CI does)" >&2; fi
 
 format: $(READY) ## rewrite the sources in the project's format
 	@$(BIN)/ruff check --fix .

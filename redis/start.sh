@@ -44,7 +44,8 @@ write_acl() {
         *) cp "$1" "$2" ;;
     esac
     for name in $names; do
-        hash=$(password "$name" | sha256sum) || exit 1
+        secret=$(password "$name") || exit 1
+        hash=$(printf %s "$secret" | sha256sum)
         sed "s/{$name}/#${hash%% *}/" "$2" >"$2.new"
         mv "$2.new" "$2"
     done
@@ -69,6 +70,7 @@ has_data() {
 }
 
 find_master() {
+    password client >/dev/null
     deadline=$(($(date +%s) + ${REDIS_WAIT_S:-60}))
     while :; do
         master=$(ask_sentinels)

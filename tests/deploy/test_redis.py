@@ -132,7 +132,7 @@ def test_the_cache_is_a_server_of_its_own(deployment: Deployment) -> None:
         with pytest.raises(NoPermissionError):
             client.get(KEY)
     with deployment.client("admin", CACHE) as client:
-        assert client.config_get("maxmemory-policy") == {b"maxmemory-policy": b"allkeys-lfu"}
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lfu"}
 
 
 def answers(client: Any) -> bool:
@@ -148,7 +148,7 @@ def refusals(deployment: Deployment) -> list[Any]:
     with deployment.client("admin") as client:
         found = client.acl_log()
         client.acl_log_reset()
-    return [(one[b"username"], one[b"object"]) for one in found]
+    return [(one["username"], one["object"]) for one in found]
 
 
 def stream_of(pipeline: Pipeline) -> dict[str, str]:
