@@ -46,7 +46,7 @@ check: $(READY) ## lint, format and types, as CI does
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/validate-hardening redis/*.sh database/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/validate-hardening redis/*.sh database/*.sh nginx/ssl/*.sh; \
 	else echo "SHELLCHECK IS NOT INSTALLED: SHELL SCRIPTS ARE NOT CHECKED (CI does)" >&2; fi
 
 format: $(READY) ## rewrite the sources in the project's format
