@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
-from optimizers.check import Finding, Severity
+from optimizers.check import Finding, Severity, Tier
 from optimizers.checks.k1_connections import Connections
 from optimizers.checks.k2_idle_in_transaction import IdleInTransaction
 from optimizers.checks.k3_oversized_pool import OversizedPool
@@ -77,6 +77,35 @@ async def test_k2_idle_session_without_transaction_is_silent(ill: Ill) -> None:
     async with session(ill) as other:
         await other.execute("SELECT 1")
         assert not await ill.findings(IdleInTransaction(idle_s_warn=0, sessions_warn=0))
+
+
+async def test_k2_termination_is_offered_only_where_it_is_set(ill: Ill) -> None:
+    """Off by default; opt-in, with nothing to undo it; a session idle for less is left alone."""
+    async with session(ill, "shop") as other:
+        await other.execute("BEGIN; SELECT 1")
+        name = f"session {other.get_server_pid()}"
+        assert list(await ill.findings(IdleInTransaction(idle_s_warn=0))) == ['"streamgauge"']
+        assert not await ill.findings(IdleInTransaction(terminate_after_s=300))
+        found = (await ill.findings(IdleInTransaction(terminate_after_s=1e-6)))[name]
+        assert (found.tier, found.rollback, found.severity) == (Tier.OPT_IN, None, Severity.WARN)
+        assert "nothing undoes that" in found.recommendation
+        assert found.evidence["idle_s"] <= found.evidence["in_transaction_s"]
+
+
+async def test_k2_statement_ends_the_session_only_as_it_was_seen(ill: Ill) -> None:
+    """One that has worked since is left alone, though it is idle in a transaction again."""
+    async with session(ill, "shop") as other:
+        await other.execute("BEGIN; SELECT 1")
+        check, name = IdleInTransaction(terminate_after_s=1e-6), f"session {other.get_server_pid()}"
+        seen = (await ill.findings(check))[name].sql
+        await other.execute("SELECT 1")
+        assert seen is not None
+        assert await ill.connection.fetch(seen) == []
+        now = (await ill.findings(check))[name].sql
+        assert now is not None
+        assert [row[0] for row in await ill.connection.fetch(now)] == [True]
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await other.execute("SELECT 1")
 
 
 async def test_k3_idle_pool_is_found_with_a_size_that_would_do(ill: Ill) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from database.connect import Pool, open_pool
 from database.settings import SettingsError, read_settings
 from optimizers.applying import Applied, Refused, apply
 from optimizers.checks.i5_duplicate_index import DuplicateIndex
+from optimizers.checks.k2_idle_in_transaction import IdleInTransaction
 from optimizers.database_optimizer import DatabaseOptimizer
 from optimizers.settings import OptimizerSettings
 
@@ -75,6 +77,33 @@ async def test_opt_in_finding_is_applied_with_what_undoes_it(rig: Rig) -> None:
     assert json.loads(record["after"]) == {}
     await rig.pool.execute(record["rollback"])
     assert "i2" in await indexes(rig.pool)
+
+
+async def test_session_idle_in_transaction_is_terminated_only_when_that_is_set(rig: Rig, tmp_path: Path) -> None:
+    """By `--apply`, on record, with nothing to undo it."""
+    checks = tmp_path / "checks.toml"
+    checks.write_text("K2.terminate_after_s = 0.000001")
+    other = await asyncpg.connect(rig.settings["POSTGRES_DSN"], timeout=10)
+    try:
+        await other.execute("BEGIN; SELECT 1")
+        read = read_settings(OptimizerSettings, dict(rig.settings))
+        await DatabaseOptimizer(rig.pool, read, [IdleInTransaction]).run()
+        object_name = f"session {other.get_server_pid()}"
+        assert await rig.fingerprint(object_name) is None
+        set_so = read_settings(OptimizerSettings, dict(rig.settings) | {"STREAMGAUGE_CHECKS_FILE": str(checks)})
+        optimizer = DatabaseOptimizer(rig.pool, set_so, [IdleInTransaction])
+        await optimizer.run()
+        assert not other.is_closed()
+        done = await apply(optimizer, await rig.fingerprint(object_name))
+        assert (done.error, done.rollback, done.is_still_found) == (None, None, False)
+        record = await rig.pool.fetchrow("SELECT tier, sql, rollback, error FROM applied_actions")
+        assert record is not None
+        assert tuple(record) == ("opt_in", done.sql, None, None)
+        assert "pg_terminate_backend" in done.sql
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await other.execute("SELECT 1")
+    finally:
+        other.terminate()
 
 
 async def test_finding_for_a_person_is_refused(rig: Rig) -> None:
