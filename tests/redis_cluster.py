@@ -5,6 +5,7 @@ Promise: `close` ends the processes that it started, by their handles, whatever 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -22,6 +23,7 @@ from streamgauge import processes
 MASTERS = 3
 NODE_TIMEOUT_MS = 1000
 READY_S = 30.0
+PASSWORD = "of-all-users"
 
 
 class Node(NamedTuple):
@@ -43,6 +45,20 @@ class RedisCluster:
     def url(self) -> str:
         """The address that clients are given: two of the masters, which name the rest."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in list(self.nodes)[:2])
+
+    def url_of(self, user: str) -> str:
+        """The address as a user of `add_users`."""
+        return self.url.replace("://", f"://{user}:{PASSWORD}@")
+
+    def add_users(self, file: Path) -> None:
+        """Make the users of a file on every node, with one password; the default user stays, for the tests."""
+        # Redis 7.0 does not know CLIENT SETINFO; redis/start.sh leaves it out too.
+        for line in file.read_text().replace(" +client|setinfo", "").splitlines():
+            user = re.fullmatch(r"user (\w+) on \{\w+\} (.*)", line)
+            for port in self.nodes if user else ():
+                assert user is not None
+                rules = re.findall(r"\([^)]*\)|\S+", user[2])
+                self.ask(port, "ACL", "SETUSER", user[1], "reset", "on", f">{PASSWORD}", *rules)
 
     def open(self) -> None:
         """Start the servers and make them one cluster."""

@@ -13,21 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import AskError, NoPermissionError
 
 from contract.cluster import slot_of
-from contract.streams import GROUP, stream_key
+from contract.streams import GROUP, full_key, stream_key
 from database.connect import SCHEMA
+from database.redis_link import open_link
+from database.settings import RedisSettings, read_settings
+from producers.cluster import ask
+from producers.sender import client_options
+from producers.sender import open_link as open_sender_link
+from producers.settings import Settings as SenderSettings
 from streamgauge.loadtest import compare_oracle
 from tests.exporting import exporter
 from tests.integration.test_monitor import components
 from tests.pipeline import Pipeline
-from tests.redis_cluster import MASTERS, RedisCluster, until
+from tests.redis_cluster import MASTERS, PASSWORD, RedisCluster, until
 
 pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs a redis-server of 7.0 or newer"),
 ]
 
+USERS = Path(__file__).parents[2] / "redis" / "users.acl"
 SHARDS = 4
 EVENTS = 40_000
 RATE = 6_000
@@ -162,3 +170,38 @@ async def test_the_monitor_names_each_node_and_what_is_away(cluster: RedisCluste
         assert taken != killed
         assert found[f"redis node 127.0.0.1:{killed}"]["status"] == "degraded"
         assert found[f"redis node 127.0.0.1:{taken}"]["reason"] == "no replica would take over its slots"
+
+
+async def test_shipped_users_may_do_on_a_cluster_what_they_do_on_one_server(cluster: RedisCluster) -> None:
+    """Who serves what, a redirect to the node that a slot moves to, and their own commands; not those of others."""
+    cluster.add_users(USERS)
+    shard, key = 0, stream_key(0)
+    slot = slot_of(key)
+    source, target = cluster.begin_move(slot)
+    sender = open_sender_link(SenderSettings(redis_url=cluster.url_of("producer")), key)
+    commands = [("GET", full_key(shard)), ("XADD", key, "*", b"b", b"x")]
+    options = {**client_options(SenderSettings()), "username": "producer", "password": PASSWORD}
+    with sender:
+        for command in commands:
+            with pytest.raises(AskError) as asked:
+                sender.execute_command(*command)
+            reply = ask(asked.value, sender, options, command)
+            assert not isinstance(reply, Exception), reply
+    links = {
+        name: open_link(read_settings(RedisSettings, {"REDIS_URL": cluster.url_of(name)}))
+        for name in ("aggregator", "exporter")
+    }
+    try:
+        await links["aggregator"].xgroup_create(key, GROUP, id="0")
+        read = await links["aggregator"].xreadgroup(GROUP, "c", {key: ">"}, count=1)
+        assert read[0][1][0][1] == {b"b": b"x"}
+        assert (await links["exporter"].xinfo_groups(key))[0]["pending"] == 1
+        assert len((await links["exporter"].ask_any("CLUSTER NODES"))[1]) == 2 * MASTERS
+        cluster.carry(slot, source, target)
+        cluster.end_move(slot, source, target)
+        assert await links["aggregator"].xack(key, GROUP, read[0][1][0][0]) == 1
+        with pytest.raises(NoPermissionError):
+            await links["exporter"].set(key, 9)
+    finally:
+        for link in links.values():
+            await link.aclose()
