@@ -34,6 +34,10 @@ def limits(kind: str, at: Ints, values: Floats, clean_at: Ints) -> Floats:
     if kind == "seasonal MAD":
         found = rules.seasonal(at, values, "high", is_log=True)
         return np.array([found[b].warn for b in range(48)])[rules.buckets(clean_at)]
+    if kind == "hour x weekend p99.5":
+        of = rules.buckets(at)
+        by_bucket = np.array([np.quantile(values[of == b], 0.995) for b in range(48)])
+        return by_bucket[rules.buckets(clean_at)]
     if kind == "global MAD":
         middle = np.median(values)
         limit = middle + 3.5 * 1.4826 * np.median(np.abs(values - middle))
@@ -95,6 +99,15 @@ def test_after_incidents_only_rules_of_medians_still_see() -> None:
     assert judge("mean+3sd", 0.10).doubled < 0.02
     assert judge("global p99.5", 0.10).doubled < 0.02
     assert judge("global MAD", 0.10).doubled > 0.05
+
+
+def test_a_quantile_of_hours_learns_the_incidents_that_a_median_ignores() -> None:
+    """The hours alone are not enough: a half percent lies within any incident."""
+    clean, after = judge("hour x weekend p99.5", 0.0), judge("hour x weekend p99.5", 0.10)
+    assert clean.doubled > max(judge(kind, 0.0).doubled for kind in GLOBAL) + 0.2
+    assert after.doubled < 0.3 * clean.doubled
+    assert judge("seasonal MAD", 0.10).doubled > after.doubled + 0.7
+    assert clean.false_a_week > 0.2
 
 
 def test_half_more_is_seen_less_than_double_and_less_after_incidents() -> None:
