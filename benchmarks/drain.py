@@ -104,7 +104,7 @@ def drain_round(
     aggregator.send_signal(signal.SIGSTOP)
     try:
         push(stack.client(), sealed)
-        used = _cpu(stack, aggregator)
+        used = processor_s(stack, aggregator)
         began_s = time.perf_counter()
     finally:
         aggregator.send_signal(signal.SIGCONT)
@@ -115,7 +115,7 @@ def drain_round(
     events = backlog.events - before
     found.events.append(events / took_s)
     found.batches.append(batches / took_s)
-    spent = [after - start for after, start in zip(_cpu(stack, aggregator), used, strict=True)]
+    spent = [after - start for after, start in zip(processor_s(stack, aggregator), used, strict=True)]
     for into, seconds in zip((found.aggregator_cpu, found.postgres_cpu, found.redis_cpu), spent, strict=True):
         into.append(seconds / events * 1e6)
     _trim(stack)
@@ -130,7 +130,8 @@ def _trim(stack: Scratch) -> None:
             client.xtrim(stream_key(shard), minid=group["last-delivered-id"], approximate=False)
 
 
-def _cpu(stack: Scratch, aggregator: "subprocess.Popen[bytes]") -> tuple[float, float, float]:
+def processor_s(stack: Scratch, aggregator: "subprocess.Popen[bytes]") -> tuple[float, float, float]:
+    """Return the processor seconds that aggregator, PostgreSQL with its backends, and Redis have used."""
     server = psutil.Process(stack.postgres.pid)
     postgres = 0.0
     for process in (server, *server.children(recursive=True)):

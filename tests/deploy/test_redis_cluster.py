@@ -16,11 +16,11 @@ import pytest
 from redis.exceptions import AskError, NoPermissionError
 
 from contract.cluster import slot_of
-from contract.streams import GROUP, full_key, stream_key
+from contract.streams import CACHE_TTL_KEY, GROUP, full_key, stream_key
 from database.connect import SCHEMA
 from database.redis_link import open_link
 from database.settings import RedisSettings, read_settings
-from producers.cluster import ask
+from producers.cluster import HashReader, ask
 from producers.sender import client_options
 from producers.sender import open_link as open_sender_link
 from producers.settings import Settings as SenderSettings
@@ -187,6 +187,8 @@ async def test_shipped_users_may_do_on_a_cluster_what_they_do_on_one_server(clus
                 sender.execute_command(*command)
             reply = ask(asked.value, sender, options, command)
             assert not isinstance(reply, Exception), reply
+    reader = HashReader([("127.0.0.1", port) for port in cluster.nodes], options)
+    assert await reader.hmget(CACHE_TTL_KEY, ["shop"]) == [None]
     links = {
         name: open_link(read_settings(RedisSettings, {"REDIS_URL": cluster.url_of(name)}))
         for name in ("aggregator", "exporter")
@@ -199,9 +201,12 @@ async def test_shipped_users_may_do_on_a_cluster_what_they_do_on_one_server(clus
         assert len((await links["exporter"].ask_any("CLUSTER NODES"))[1]) == 2 * MASTERS
         cluster.carry(slot, source, target)
         cluster.end_move(slot, source, target)
+        await links["aggregator"].hset(CACHE_TTL_KEY, "shop", "3")
+        assert await reader.hmget(CACHE_TTL_KEY, ["shop"]) == [b"3"]
         assert await links["aggregator"].xack(key, GROUP, read[0][1][0][0]) == 1
         with pytest.raises(NoPermissionError):
             await links["exporter"].set(key, 9)
     finally:
+        await reader.aclose()
         for link in links.values():
             await link.aclose()
