@@ -30,16 +30,16 @@ async def pool(dsn: str) -> AsyncGenerator[Pool, None]:
     await found.close()
 
 
-def minutes(series: int, now_s: int, days: int, *, level: float = 0.1, step_s: int = 300) -> Rows:
-    """One row of 30 samples per 5 minutes, in its first minute; twice as slow by day, some noise."""
+def minutes(series: int, now_s: int, days: int, *, level: float = 0.1, step_s: int = 300, events: int = 30) -> Rows:
+    """One row of `events` samples per 5 minutes, in its first minute; twice as slow by day, some noise."""
     at = np.arange(now_s // 300 * 300 - days * 86_400, now_s // 300 * 300, step_s, dtype=np.int64)
     rng = np.random.default_rng(1)
     daily = 1 + 0.5 * np.sin(2 * np.pi * (at % 86_400) / 86_400)
-    values = level * daily[:, None] * np.exp(rng.normal(0, 0.1, (len(at), 30)))
-    row = np.repeat(np.arange(len(at)), 30)
+    values = level * daily[:, None] * np.exp(rng.normal(0, 0.1, (len(at), events)))
+    row = np.repeat(np.arange(len(at)), events)
     lengths, packed = encode_rows(count_entries(row, buckets_of(values.ravel())), len(at))
     full = np.full(len(at), series, dtype=np.int64)
-    n = np.full(len(at), 30, dtype=np.int64)
+    n = np.full(len(at), events, dtype=np.int64)
     nan = np.full(len(at), np.nan)
     ends = (values.sum(1), values.min(1), values.max(1))
     return Rows(at, full, np.zeros_like(full), n, *ends, nan, lengths, packed)
