@@ -4,7 +4,8 @@
 # It writes the ACL file from redis/users.acl with the hashes of the passwords (no password stands in it), and the node's
 # own settings, then runs the server. A node of the streams asks the Sentinels who the master is and follows it, so that
 # a former master that comes back does not become a second one. When no Sentinel answers, a node with data waits for one;
-# at the very first start REDIS_FIRST_MASTER is the master.
+# at the very first start REDIS_FIRST_MASTER is the master. A master that lost its disk waits until another was elected:
+# back before the Sentinels missed it, it would make its replicas as empty as it is.
 #
 # From the environment: REDIS_NODE, this node's address (a number); REDIS_FIRST_MASTER; REDIS_SENTINELS, "address address";
 # REDIS_CONFIG (/etc/streamgauge/redis), REDIS_DATA (/data), REDIS_RUN (/run/redis), REDIS_SECRETS (/run/secrets: files
@@ -51,13 +52,15 @@ write_acl() {
     done
 }
 
-# The address of the master as the first Sentinel that answers has it; nothing when none does.
+# What the first Sentinel that answers knows of the master, "address replicas"; nothing when none does.
 ask_sentinels() {
     for address in ${REDIS_SENTINELS:-}; do
         found=$(REDISCLI_AUTH=$(password client) timeout 2 redis-cli -h "$address" -p "$sentinel_port" --user client \
-            --no-auth-warning SENTINEL get-master-addr-by-name "$master_name" 2>/dev/null | head -n 1) || found=
+            --no-auth-warning SENTINEL master "$master_name" 2>/dev/null |
+            awk 'is == "ip" { ip = $0 } is == "num-slaves" { replicas = $0 } { is = is == "" ? $0 : "" }
+                END { print ip, replicas }') || found=
         case $found in
-            *.*.*.*)
+            *.*.*.*" "[0-9]*)
                 echo "$found"
                 return 0
                 ;;
@@ -73,10 +76,17 @@ find_master() {
     password client >/dev/null
     deadline=$(($(date +%s) + ${REDIS_WAIT_S:-60}))
     while :; do
-        master=$(ask_sentinels)
-        [ -z "$master" ] || return 0
-        has_data || break
-        [ "$(date +%s)" -lt "$deadline" ] || die "no Sentinel answers: this node has data and may not be the master any more"
+        known=$(ask_sentinels)
+        master=${known% *}
+        if [ -z "$known" ]; then
+            has_data || break
+            why="no Sentinel answers: this node has data and may not be the master any more"
+        elif [ "$master" != "$REDIS_NODE" ] || [ "${known#* }" = 0 ] || has_data; then
+            return 0
+        else
+            why="this node is the master, is empty, and has replicas that it would empty"
+        fi
+        [ "$(date +%s)" -lt "$deadline" ] || die "$why"
         sleep 1
     done
     master=${REDIS_FIRST_MASTER:?}

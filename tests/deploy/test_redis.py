@@ -4,6 +4,8 @@ Promise: what each service needs works as its user and is never refused; what mu
 """
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from contract.streams import CACHE_TTL_KEY, GROUP, SHARD_COUNT_KEY, full_key, st
 from streamgauge.processes import wait_until
 from streamgauge.stack import get
 from tests.pipeline import Pipeline
-from tests.redis_deployed import CACHE, SENTINELS, STREAMS, Deployment
+from tests.redis_deployed import CACHE, FILES, SENTINELS, STREAMS, Deployment
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -123,6 +125,17 @@ def test_no_password_stands_in_a_file_that_the_acl_is_read_from(deployment: Depl
     rendered = (deployment.folder / STREAMS[0] / "run/users.acl").read_text()
     assert "{" not in rendered.replace("{??}", "")
     assert not [user for user, password in deployment.passwords.items() if password in rendered]
+
+
+@pytest.mark.parametrize("address", [STREAMS[1], SENTINELS[1]])
+def test_the_health_check_that_the_docs_give_tells_running_from_not(deployment: Deployment, address: str) -> None:
+    text = (FILES.parent / "docs/deployment/redis.md").read_text()
+    command = text.split("## Health check")[1].split("```sh\n")[1].split("```")[0]
+    command = command.replace("/run/secrets", str(deployment.folder / "secrets"))
+    port = deployment.sentinel_port if address in SENTINELS else deployment.port
+    for node, code in ((address, 0), ("127.0.0.99", 1)):
+        env = {"PATH": os.environ["PATH"], "REDIS_NODE": node, "PORT": str(port)}
+        assert subprocess.run(["sh", "-c", command], env=env, capture_output=True, timeout=10).returncode == code
 
 
 def test_the_cache_is_a_server_of_its_own(deployment: Deployment) -> None:
@@ -244,6 +257,44 @@ def test_a_node_with_data_does_not_start_while_no_sentinel_answers(tmp_path: Pat
         process = made.start(STREAMS[0], "streams", REDIS_WAIT_S="1")
         assert process.wait(30) == 1
         assert "no Sentinel answers" in made.log(STREAMS[0]).read_text()
+
+
+def test_a_master_that_lost_its_disk_does_not_empty_its_replicas(tmp_path: Path) -> None:
+    """Back before the Sentinels missed it, it waits until they elected a replica, which has the data."""
+    with Deployment(tmp_path) as made:
+        made.open()
+        with made.client("admin") as client:
+            client.xadd(KEY, {"b": "x"})
+            assert client.wait(2, 5000) == 2
+        former = made.master()
+        made.kill(former)
+        shutil.rmtree(tmp_path / former / "data")
+        made.start(former, "streams")
+        assert wait_until(lambda: made.master() != former, 60), made.log(former).read_text()
+        assert wait_until(lambda: made.replicas() == 2, 60), made.log(former).read_text()
+        for address in STREAMS:
+            with made.client("admin", address) as client:
+                assert client.xlen(KEY) == 1
+        switches_on_purpose(made)
+
+
+def switches_on_purpose(made: Deployment) -> None:
+    """What the runbook says before maintenance, by the users that it names."""
+    with made.sentinel("client") as client:
+        assert client.execute_command("SENTINEL", "CKQUORUM", "streams").startswith(b"OK 3 ")
+        assert b"num-slaves" in client.execute_command("SENTINEL", "MASTER", "streams")
+    former = made.master()
+
+    def accepted() -> bool:
+        with made.sentinel("admin") as client:
+            try:
+                return bool(client.execute_command("SENTINEL", "FAILOVER", "streams"))
+            except redis.ResponseError as error:  # a replica that has just come is not taken at once
+                assert "NOGOODSLAVE" in str(error), error
+                return False
+
+    assert wait_until(accepted, 60), made.log(SENTINELS[0]).read_text()
+    assert wait_until(lambda: made.master() != former, 60), made.log(SENTINELS[0]).read_text()
 
 
 def test_a_missing_secret_is_named(tmp_path: Path) -> None:
