@@ -1,7 +1,8 @@
 """Demo: a database and an application that are ill on purpose, so that findings and alerts can be seen.
 
 In: the address of PostgreSQL. Out: the schema `streamgauge_demo`, a load on it, and metrics `demo_*` of a shop whose
-checkout fails half the time. Promise: everything is labelled demo; the schema is dropped at the end.
+checkout is slow, fails half the time and blocks its event loop. Promise: everything is labelled demo; the schema is
+dropped at the end.
 Run by `streamgauge up --demo` as `python -m streamgauge.demo`.
 """
 
@@ -16,6 +17,7 @@ import asyncpg
 
 from database.connect import AWAY
 from database.queries import load
+from producers.loop_lag import watching
 from streamgauge import Counter, Histogram, logs
 from streamgauge.stack import postgres_address
 
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 30.0
 PAUSE_S: Final = 0.05
 SPILL_EVERY: Final = 100
+BLOCK_EVERY: Final = 10
+BLOCK_S: Final = 0.3
+"""For so long the demo does what must not be done on an event loop: it waits without giving way."""
 APPLICATION: Final = "streamgauge demo"
 
 orders = Counter("demo_orders_total", "Orders of the demo's shop, of which every second fails.", ["outcome"])
@@ -64,6 +69,8 @@ async def _load(connection: Connection, stopping: asyncio.Event) -> None:
         await connection.execute(load("demo_parent"), 1 + number * 7919 % 2000)
         if number % SPILL_EVERY == 0:
             await connection.fetch(load("demo_spill"))
+        if number % BLOCK_EVERY == 0:
+            time.sleep(BLOCK_S)  # noqa: ASYNC251
         checkout.observe(time.perf_counter() - began)
         orders.labels("failed" if number % 2 else "done").inc()
         try:
@@ -77,7 +84,8 @@ async def _serve() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
-        await run(postgres_address(os.environ), stopping)
+        async with watching():
+            await run(postgres_address(os.environ), stopping)
     except AWAY as error:
         log.warning("demo_ended", extra={"error": repr(error)})
 

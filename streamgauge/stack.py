@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
@@ -31,8 +32,11 @@ DEMO_SETTINGS: Final = {
     "STREAMGAUGE_OPTIMIZER_SHORTEST_INTERVAL_S": "30",
     "STREAMGAUGE_RUN_OPTIMIZATION_INTERVAL_S": "60",
     "STREAMGAUGE_COLLECT_METRICS_INTERVAL_S": "60",
+    "STREAMGAUGE_RECALIBRATE_THRESHOLDS_INTERVAL_S": "300",
+    "STREAMGAUGE_CACHE_TTL_INTERVAL_S": "300",
+    "STREAMGAUGE_THRESHOLDS_FILE": str(Path(__file__).with_name("demo_thresholds.toml")),
 }
-"""A demo shows within minutes what takes hours otherwise."""
+"""A demo shows within minutes what takes hours otherwise; its thresholds are the shipped ones and the demo's own."""
 
 
 @dataclass(frozen=True)
