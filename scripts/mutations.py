@@ -172,6 +172,30 @@ MUTATIONS: Final = (
         "",
         "tests/fundamentals/test_levels_agree.py",
     ),
+    Mutation(
+        "thresholds",
+        "incidents teach a threshold",
+        "optimizers/thresholds/calibrate.py",
+        "    drop = excluded | _incidents(at_s, values, rule, held)\n",
+        "    drop = excluded\n",
+        "tests/unit/optimizers/thresholds/test_rules.py",
+    ),
+    Mutation(
+        "thresholds",
+        "limits that a doubled hour would not cross are taken",
+        "optimizers/thresholds/rules.py",
+        "if not firings(at_s[last], is_over(values[last] * factor, limit[of[last]], side)):",
+        "if False:",
+        "tests/unit/optimizers/thresholds/test_rules.py",
+    ),
+    Mutation(
+        "thresholds",
+        "a pin does not hold against recalibration",
+        "optimizers/thresholds/calibrate.py",
+        "if old is not None and old.is_pinned:",
+        "if False:",
+        "tests/unit/optimizers/thresholds/test_rules.py",
+    ),
 )
 
 

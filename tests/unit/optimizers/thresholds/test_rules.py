@@ -145,6 +145,12 @@ def test_a_level_shift_waits_for_a_person() -> None:
     assert judge(at, values, medians=((40.0, 0.07), (29.0, 0.09))).frozen is None
 
 
+def test_a_young_history_is_compared_with_its_oldest_median() -> None:
+    """Else a slow leak that moves a little each day would never be a shift."""
+    at, values = history()
+    assert "level shift" in str(judge(at, values, medians=((20.0, 0.07), (1.0, 0.1))).frozen)
+
+
 def test_a_week_with_more_than_two_firings_keeps_the_old_limits() -> None:
     at, values = history()
     for day in (1, 3, 5):
@@ -165,6 +171,17 @@ def test_pinned_buckets_are_left_alone() -> None:
     held = holding()
     held[7] = held[7]._replace(is_pinned=True, method="manual")
     assert set(judge(*history(), held=held).values) == set(range(48)) - {7}
+
+
+def test_pinned_buckets_are_left_alone_by_static_limits_too() -> None:
+    held = holding(method="static")
+    held[7] = held[7]._replace(is_pinned=True)
+    assert set(judge(*history(3), held=held).values) == set(range(48)) - {7}
+
+
+def test_two_rows_apart_by_a_gap_fire_twice() -> None:
+    at = np.array([0, 300, 600, 1200, 1500, 1800])
+    assert rules.firings(at, np.ones(6, dtype=bool)) == 2
 
 
 def test_a_gap_ends_a_row() -> None:
