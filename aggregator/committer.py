@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 
@@ -72,14 +72,22 @@ class Prepared:
     ready: list[Ready]
 
 
+class Done(NamedTuple):
+    """A commit that is through."""
+
+    at: float
+    """Of `time.perf_counter`."""
+    seconds: float
+    batches: int
+
+
 class Committer:
     """Commits the entries of one shard. Not to be used by two tasks at once."""
 
     def __init__(self, lanes: Lanes, shard: int, consumer: str, threads: Executor, crash: CrashPoint) -> None:
         self.committed_batches = 0
         self.committed_events = 0
-        self.newest: deque[tuple[float, int]] = deque(maxlen=NEWEST)
-        """Seconds and batches of the newest commits."""
+        self.newest: deque[Done] = deque(maxlen=NEWEST)
         self._lanes = lanes
         self._shard = shard
         self._consumer = consumer
@@ -208,7 +216,8 @@ class Committer:
         already = await apply(ready.lane.pool, ready.folded, ready.generation, self._consumer)
         self._crash.reach("after_commit")
         if not already:
-            self.newest.append((time.perf_counter() - began, len(ready.booked)))
+            now = time.perf_counter()
+            self.newest.append(Done(now, now - began, len(ready.booked)))
             self.committed_batches += len(ready.booked)
             self.committed_events += ready.folded.events
             for b in ready.booked:

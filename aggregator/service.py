@@ -11,6 +11,7 @@ import logging
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -61,6 +62,8 @@ class Aggregator:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="fold")
         self._stopping = asyncio.Event()
         self._shards: dict[int, tuple[Shard, asyncio.Task[None]]] = {}
+        self._committing: list[Committer] = []
+        self._ended_batches = self._ended_events = 0
         self._links: list[Link] = []
         self._lanes_of: dict[int, Lanes] = {}
         self._shard_count = 0
@@ -171,7 +174,9 @@ class Aggregator:
         async def check() -> None:
             await self._check_database(link, await lanes.main())
 
-        shard = Shard(settings, reader, self._committer(number, lanes), lanes, self._crash, check)
+        committer = self._committer(number, lanes)
+        self._committing.append(committer)
+        shard = Shard(settings, reader, committer, lanes, self._crash, check)
         self._shards[number] = (shard, asyncio.create_task(shard.run(), name=f"shard {number}"))
         log.info("shard_started", extra={"shard": number})
 
@@ -185,8 +190,15 @@ class Aggregator:
             await asyncio.wait({task}, timeout=5)
         elif task.exception() is not None:
             raise task.exception() or RuntimeError("BUG: no exception")
+        self._end_counting(shard.committer)
         await self._lanes_of.pop(number).aclose()
         log.info("shard_stopped", extra={"shard": number})
+
+    def _end_counting(self, committer: Committer) -> None:
+        """Keep what a shard's pipeline committed: the sums of the heartbeat never fall while this process lives."""
+        self._committing.remove(committer)
+        self._ended_batches += committer.committed_batches
+        self._ended_events += committer.committed_events
 
     def _raise_dead(self) -> None:
         for number, (_, task) in self._shards.items():
@@ -214,10 +226,11 @@ class Aggregator:
         facts = {
             "shards": sorted(self._shards),
             "shard_count": self._shard_count,
-            "committed_batches": sum(s.committer.committed_batches for s, _ in self._shards.values()),
-            "committed_events": sum(s.committer.committed_events for s, _ in self._shards.values()),
-            "commit_s": [round(seconds, 4) for seconds, _ in newest],
-            "commit_batches": [batches for _, batches in newest],
+            "committed_batches": self._ended_batches + sum(c.committed_batches for c in self._committing),
+            "committed_events": self._ended_events + sum(c.committed_events for c in self._committing),
+            "commit_s": [round(one.seconds, 4) for one in newest],
+            "commit_batches": [one.batches for one in newest],
+            "commit_age_s": [round(time.perf_counter() - one.at, 1) for one in newest],
             "commit_max_batches": self._settings.streamgauge_commit_max_batches,
             "stream_bytes": trimmer.bytes_of,
             "stream_max_bytes": self._settings.streamgauge_stream_max_bytes,

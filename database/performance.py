@@ -14,6 +14,8 @@ from database.connect import Connection, transaction
 from database.queries import load
 
 SHOWN: Final = 200
+SHORTEST_S: Final = 30.0
+"""Between two looks at counters: what is noted every 2 s (a heartbeat) tells no rate over less."""
 
 
 class SignalRow(TypedDict):
@@ -67,11 +69,17 @@ async def store_signal(
 
 
 class Growth(NamedTuple):
-    """How much counters grew since the run before."""
+    """How much counters grew since the run that they are compared with."""
 
     seconds: float
+    """Below SHORTEST_S no rate follows."""
     of: Mapping[str, float]
-    """Of counters that were there both times and did not fall."""
+    """Of counters that were there both times and did not fall; one that is missing here is unknown, not 0."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether too little time passed for a rate."""
+        return self.seconds < SHORTEST_S
 
 
 async def note_counters(
@@ -79,11 +87,13 @@ async def note_counters(
 ) -> Growth | None:
     """Keep counters for the next run; None when there is nothing to compare them with.
 
-    `epoch` changes when the source begins anew, so that a restart is never taken for a fall.
+    `epoch` changes when the source begins anew, so that a restart is never taken for a fall. Within SHORTEST_S the
+    older counters are kept: the run after a run by hand still has something to compare with.
     """
     async with transaction(connection):
         row = await connection.fetchrow(load("counters_before"), source, epoch)
-        await connection.execute(load("counters_store"), source, epoch, json.dumps(dict(counters)))
+        if row is None or not 0 < row["seconds"] < SHORTEST_S:
+            await connection.execute(load("counters_store"), source, epoch, json.dumps(dict(counters)))
     if row is None or row["seconds"] <= 0:
         return None
     before: dict[str, float] = json.loads(row["counters"])

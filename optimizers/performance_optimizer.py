@@ -129,8 +129,16 @@ class PerformanceOptimizer:
         except (*AWAY, RedisError) as error:
             # Storing the answer raises, and the run fails, when it is the monitoring database that is away.
             log.warning("signal_unread", extra={"signals": source.signals, "error": repr(error)})
-            text = f"could not be read: {type(error).__name__}"
-            return tuple(Said(signal, "error", text) for signal in source.signals)
+            return _unread(source, error)
+        except Exception as error:
+            # A bug in one source must not cost the other signals their answers.
+            log.exception("signal_failed", extra={"signals": source.signals})
+            return _unread(source, error)
+
+
+def _unread(source: Source, error: Exception) -> Judged:
+    text = f"could not be read: {type(error).__name__}"
+    return tuple(Said(signal, "error", text) for signal in source.signals)
 
 
 def _result(said: list[Said]) -> Result:

@@ -5,7 +5,7 @@ Promise: growth is compared within one life of its source only; what a server do
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
@@ -13,14 +13,15 @@ from redis.exceptions import RedisError, ResponseError
 from contract.streams import GROUP, SHARD_COUNT_KEY, stream_key
 from database.connect import Connection
 from database.jobs import AGGREGATOR_CURRENT_S
-from database.performance import Growth, note_counters
+from database.performance import SHORTEST_S, Growth, note_counters
 from database.queries import load
 from optimizers.signals.backlog import Flow
 from optimizers.signals.pool import Connections
 from optimizers.signals.redis_server import Server
-from optimizers.signals.writer_batch import Commits
+from optimizers.signals.writer_batch import RECENT_S, Commits
 
 STALL_AGE_S: Final = 3600
+TOLD: Final = "committed_batches"
 
 
 async def read_aggregators(connection: Connection) -> dict[str, dict[str, Any]]:
@@ -32,19 +33,27 @@ async def read_aggregators(connection: Connection) -> dict[str, dict[str, Any]]:
 def commits_of(aggregators: Mapping[str, Mapping[str, Any]]) -> dict[str, Commits]:
     """Return the newest commits of each aggregator that tells of them."""
     return {
-        name: Commits(facts["commit_s"], facts["commit_batches"], facts["commit_max_batches"])
+        name: _recent(facts)
         for name, facts in aggregators.items()
-        if "commit_s" in facts
+        if {"commit_s", "commit_batches", "commit_age_s", "commit_max_batches"} <= facts.keys()
     }
 
 
-async def read_connections(connection: Connection) -> tuple[str, Connections | None]:
-    """Return the database's name, and what its connections were doing since the run before."""
+def _recent(facts: Mapping[str, Any]) -> Commits:
+    told = zip(facts["commit_s"], facts["commit_batches"], facts["commit_age_s"], strict=True)
+    recent = [(seconds, batches) for seconds, batches, age_s in told if age_s <= RECENT_S]
+    return Commits([seconds for seconds, _ in recent], [batches for _, batches in recent], facts["commit_max_batches"])
+
+
+async def read_connections(connection: Connection) -> tuple[str, Connections | str]:
+    """Return the database's name, and what its connections were doing since the run before or why nobody knows."""
     row = await connection.fetchrow(load("connection_time"))
     assert row is not None, "BUG: this database is in pg_stat_database"
     growth = await note_counters(connection, "connection_time", row["epoch"], {"busy_ms": row["busy_ms"]})
     if growth is None or "busy_ms" not in growth.of:
-        return row["database"], None
+        return row["database"], "connection time is compared with the run before, and there is none yet"
+    if growth.is_short:
+        return row["database"], _too_soon(growth)
     busy = growth.of["busy_ms"] / 1000 / growth.seconds
     seen = Connections(busy, row["open"], row["max_connections"], row["reserved"], growth.seconds)
     return row["database"], seen
@@ -56,13 +65,16 @@ class Streams(NamedTuple):
     lag: int | None
     """Entries nobody has read; None where one shard does not know."""
     added: Mapping[str, float]
-    """Entries ever added, by shard; empty before Redis 7."""
+    """Entries ever added, by shard."""
+    is_told: bool
+    """False where Redis does not tell how many were added: before version 7."""
 
 
 async def read_streams(link: Any) -> Streams:
     """Return what the streams say; Redis errors are raised."""
     lag: int | None = 0
     added: dict[str, float] = {}
+    is_told = True
     for shard in range(int(await link.get(SHARD_COUNT_KEY) or 0)):
         key = stream_key(shard)
         try:
@@ -72,21 +84,50 @@ async def read_streams(link: Any) -> Streams:
         ours = [one for one in groups if one["name"] in (GROUP, GROUP.encode())]
         waits: int | None = ours[0].get("lag") if ours else stream["length"]
         lag = None if lag is None or waits is None else lag + waits
-        if stream.get("entries-added") is not None:
+        if stream.get("entries-added") is None:
+            is_told = False
+        else:
             added[f"added {shard}"] = float(stream["entries-added"])
-    return Streams(lag, added)
+    return Streams(lag, added, is_told)
 
 
 async def read_flow(
     connection: Connection, streams: Streams, epoch: str, aggregators: Mapping[str, Mapping[str, Any]]
-) -> Flow | None:
-    """Return what went through the streams since the run before."""
-    done = {f"committed {name}": float(facts["committed_batches"]) for name, facts in aggregators.items()}
-    came = await note_counters(connection, "streams", epoch, streams.added) if streams.added else None
-    went = await note_counters(connection, "commits", "", done)
-    if came is None or went is None:
-        return None
-    return Flow(streams.lag, _rate(came), _rate(went), len(aggregators))
+) -> Flow | str:
+    """Return what went through the streams since the run before, or why nobody knows."""
+    # Sums of a process: they are compared only while the same processes tell them.
+    done = {name: float(facts[TOLD]) for name, facts in aggregators.items() if TOLD in facts}
+    came = await note_counters(connection, "streams", epoch, streams.added)
+    went = await note_counters(connection, "commits", " ".join(sorted(done)), done)
+    if not streams.is_told:
+        return "Redis before version 7 does not tell how many entries came and how many wait"
+    if streams.lag is None:
+        return "Redis does not know how many entries wait"
+    if not aggregators:
+        return "no aggregator has a current heartbeat"
+    if done.keys() != aggregators.keys():
+        return "an aggregator of an older version does not tell how many batches it committed"
+    return _compared(streams.lag, came, went, streams.added.keys(), done.keys())
+
+
+def _compared(
+    lag: int, came: Growth | None, went: Growth | None, shards: Collection[str], consumers: Collection[str]
+) -> Flow | str:
+    if came is None:
+        return "rates are compared with the run before, and there is none yet in this life of Redis"
+    if went is None:
+        return "rates are compared with the run before, and there is none yet of the same aggregators"
+    if not shards:
+        return "there is no stream yet"
+    if set(shards) - came.of.keys() or set(consumers) - went.of.keys():
+        return "rates are compared with the run before, which did not know every stream and aggregator"
+    if came.is_short or went.is_short:
+        return _too_soon(min(came, went, key=lambda growth: growth.seconds))
+    return Flow(lag, _rate(came), _rate(went), len(consumers))
+
+
+def _too_soon(growth: Growth) -> str:
+    return f"the run before was {growth.seconds:.0f} s ago, {SHORTEST_S:.0f} needed"
 
 
 def _rate(growth: Growth) -> float:
@@ -95,7 +136,8 @@ def _rate(growth: Growth) -> float:
 
 async def read_server(connection: Connection, link: Any, info: Mapping[str, Any]) -> Server:
     """Return what Redis says of itself, with what grew since the run before."""
-    counters = {"evicted": info["evicted_keys"], "delayed_fsyncs": info.get("aof_delayed_fsync", 0)}
+    told = {"evicted": info.get("evicted_keys"), "delayed_fsyncs": info.get("aof_delayed_fsync")}
+    counters = {name: float(value) for name, value in told.items() if value is not None}
     growth = await note_counters(connection, "redis", str(info["run_id"]), counters)
     grown: Mapping[str, float] = growth.of if growth is not None else {}
     return Server(
@@ -105,8 +147,14 @@ async def read_server(connection: Connection, link: Any, info: Mapping[str, Any]
         evicted=None if "evicted" not in grown else int(grown["evicted"]),
         delayed_fsyncs=None if "delayed_fsyncs" not in grown else int(grown["delayed_fsyncs"]),
         worst_ms=await _worst_ms(link),
-        buffer_bytes=int(info.get("mem_clients_normal", 0)) + int(info.get("mem_clients_slaves", 0)),
+        buffer_bytes=_buffers(info),
+        tells_fsyncs="aof_delayed_fsync" in info,
     )
+
+
+def _buffers(info: Mapping[str, Any]) -> int | None:
+    told = [info.get("mem_clients_normal"), info.get("mem_clients_slaves")]
+    return None if None in told else sum(int(each) for each in told if each is not None)
 
 
 async def _worst_ms(link: Any) -> float | None:

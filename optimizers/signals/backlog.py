@@ -17,11 +17,12 @@ BUSY: Final = 0.7
 class Flow(NamedTuple):
     """What went through the streams, between two looks."""
 
-    lag: int | None
-    """Entries nobody has read; None: unknown."""
+    lag: int
+    """Entries nobody has read."""
     arriving_per_s: float
     processed_per_s: float
     consumers: int
+    """At least one."""
 
 
 def drain_s(lag: int, arriving_per_s: float, processed_per_s: float) -> float:
@@ -32,14 +33,10 @@ def drain_s(lag: int, arriving_per_s: float, processed_per_s: float) -> float:
     return lag / spare if spare > 0 else inf
 
 
-def judge_backlog(flow: Flow | None) -> Said:
-    """Say whether the backlog takes longer than a minute to drain."""
-    if flow is None:
-        return insufficient(BACKLOG, "rates are compared with the run before, and there is none yet")
-    if flow.lag is None:
-        return insufficient(BACKLOG, "Redis does not know how many entries wait")
-    if flow.consumers < 1:
-        return insufficient(BACKLOG, "no aggregator has a current heartbeat")
+def judge_backlog(flow: Flow | str) -> Said:
+    """Say whether the backlog takes longer than a minute to drain; a text says what is missing."""
+    if isinstance(flow, str):
+        return insufficient(BACKLOG, flow)
     takes_s = drain_s(flow.lag, flow.arriving_per_s, flow.processed_per_s)
     lasts = "it grows" if takes_s == inf else f"drained in {takes_s:.0f} s"
     detail = f"{flow.lag} entries wait, {flow.arriving_per_s:.1f}/s in, {flow.processed_per_s:.1f}/s out: {lasts}"

@@ -36,10 +36,10 @@ def pool_needed(busy: float, limit: int) -> int:
     return min(max(1, ceil(busy + 2 * sqrt(busy))), limit)
 
 
-def judge_pool(database: str, seen: Connections | None) -> Said:
-    """Say whether more connections are needed than are open, or more are open than the server has to give."""
-    if seen is None:
-        return insufficient(POOL, "connection time is compared with the run before, and there is none yet")
+def judge_pool(database: str, seen: Connections | str) -> Said:
+    """Say whether more connections are needed than open, or open than the server gives; a text says what is missing."""
+    if isinstance(seen, str):
+        return insufficient(POOL, seen)
     needed = pool_needed(seen.busy, seen.limit)
     detail = f"{seen.busy:.2f} connections busy on average, {seen.open} open, {needed} needed, {seen.limit} may be used"
     if needed <= seen.open <= seen.limit:

@@ -8,6 +8,11 @@ from typing import Final, NamedTuple
 from optimizers.signals.said import Advice, Said
 
 REDIS: Final = "redis"
+MEMORY: Final = "redis memory"
+EVICTION: Final = "redis eviction"
+DISK: Final = "redis disk"
+STALLS: Final = "redis stalls"
+CLIENTS: Final = "redis clients"
 MEMORY_SHARE: Final = 0.8
 STALL_MS: Final = 100.0
 BUFFER_BYTES: Final = 64 << 20
@@ -23,10 +28,12 @@ class Server(NamedTuple):
     evicted: int | None
     """Since the run before; None: there was none, or the server restarted."""
     delayed_fsyncs: int | None
+    """Since the run before; None as above, and where nothing tells: without an append-only file."""
     worst_ms: float | None
     """Longest stall of the last hour that LATENCY knows; None: it is not monitored."""
-    buffer_bytes: int = 0
-    """Held for clients that do not read fast enough, replicas among them."""
+    buffer_bytes: int | None
+    """Held for clients that do not read fast enough, replicas among them; None: not told."""
+    tells_fsyncs: bool = True
 
 
 def judge_redis(server: Server) -> Said:
@@ -36,45 +43,64 @@ def judge_redis(server: Server) -> Said:
         (bool(server.evicted), _evicting(server)),
         (bool(server.delayed_fsyncs), _fsync(server)),
         ((server.worst_ms or 0.0) > STALL_MS, _stall(server)),
-        (server.buffer_bytes > BUFFER_BYTES, _buffers(server)),
+        ((server.buffer_bytes or 0) > BUFFER_BYTES, _buffers(server)),
     ]
     advice = tuple(each for is_found, each in found if is_found)
     limit = f"of {server.max_bytes}" if server.max_bytes else "without a limit"
-    unknown = [
-        *(["evictions and delayed writes: the next run can compare"] if server.evicted is None else []),
-        *(["stalls: latency-monitor-threshold is 0 or may not be read"] if server.worst_ms is None else []),
-    ]
-    detail = f"{server.used_bytes} bytes {limit}" + "".join(f"; not known yet, {each}" for each in unknown)
-    return Said(REDIS, "warn" if advice else "ok", detail, advice)
+    detail = f"{server.used_bytes} bytes {limit}" + "".join(f"; not known: {each}" for each in _unknown(server))
+    return Said(REDIS, "warn" if advice else "ok", detail, advice, _judged(server))
+
+
+def _unknown(server: Server) -> list[str]:
+    reasons = {
+        "evictions, the next run can compare": server.evicted is None,
+        "delayed writes, the next run can compare": server.delayed_fsyncs is None and server.tells_fsyncs,
+        "delayed writes, Redis does not tell without an append-only file": not server.tells_fsyncs,
+        "stalls, latency-monitor-threshold is 0 or may not be read": server.worst_ms is None,
+        "buffers of clients, Redis does not tell": server.buffer_bytes is None,
+    }
+    return [reason for reason, is_so in reasons.items() if is_so]
+
+
+def _judged(server: Server) -> tuple[str, ...]:
+    """Return the targets that are known: advice on the others stays as it is."""
+    known = {
+        MEMORY: True,
+        EVICTION: server.evicted is not None,
+        DISK: server.delayed_fsyncs is not None,
+        STALLS: server.worst_ms is not None,
+        CLIENTS: server.buffer_bytes is not None,
+    }
+    return tuple(target for target, is_known in known.items() if is_known)
 
 
 def _memory(server: Server) -> Advice:
     evidence = {"used_bytes": server.used_bytes, "max_bytes": server.max_bytes}
     share = f"{server.used_bytes / server.max_bytes:.0%} of maxmemory" if server.max_bytes else "no limit"
     wanted = f"maxmemory of {int(server.used_bytes / MEMORY_SHARE)} bytes or more, or a shorter replay window"
-    return Advice("redis memory", share, wanted, "producers are not refused", evidence, "high")
+    return Advice(MEMORY, share, wanted, "producers are not refused", evidence, "high")
 
 
 def _evicting(server: Server) -> Advice:
     evidence = {"evicted_keys": server.evicted, "policy": server.policy}
     now = f"{server.evicted} keys evicted, {server.policy}"
-    return Advice("redis eviction", now, "maxmemory-policy noeviction", "no stream is lost", evidence, "high")
+    return Advice(EVICTION, now, "maxmemory-policy noeviction", "no stream is lost", evidence, "high")
 
 
 def _fsync(server: Server) -> Advice:
     evidence = {"delayed_fsyncs": server.delayed_fsyncs}
     now = f"{server.delayed_fsyncs} writes waited for the disk"
-    return Advice("redis disk", now, "a faster disk for the append-only file", "no stalls", evidence, "medium")
+    return Advice(DISK, now, "a faster disk for the append-only file", "no stalls", evidence, "medium")
 
 
 def _stall(server: Server) -> Advice:
     evidence = {"longest_stall_ms": server.worst_ms}
     now = f"stalled for {server.worst_ms:g} ms" if server.worst_ms is not None else "unknown"
-    return Advice("redis stalls", now, "look at LATENCY DOCTOR", "shorter sends and reads", evidence, "medium")
+    return Advice(STALLS, now, "look at LATENCY DOCTOR", "shorter sends and reads", evidence, "medium")
 
 
 def _buffers(server: Server) -> Advice:
     evidence = {"client_buffer_bytes": server.buffer_bytes}
     now = f"{server.buffer_bytes} bytes wait for slow clients"
     wanted = "look at CLIENT LIST for a client with a large `omem`"
-    return Advice("redis clients", now, wanted, "that memory for the streams", evidence, "medium")
+    return Advice(CLIENTS, now, wanted, "that memory for the streams", evidence, "medium")

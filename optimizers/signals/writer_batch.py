@@ -17,11 +17,13 @@ FULL_SHARE: Final = 0.9
 MIN_COMMITS: Final = 20
 LEAST: Final = 1
 MOST: Final = 10_000
+RECENT_S: Final = 600.0
+"""Older commits are not judged: what was slow before a quiet night is not slow now."""
 SETTING: Final = "STREAMGAUGE_COMMIT_MAX_BATCHES"
 
 
 class Commits(NamedTuple):
-    """The newest commits of one aggregator."""
+    """The newest commits of one aggregator, of the last RECENT_S."""
 
     seconds: Sequence[float]
     batches: Sequence[int]
@@ -45,15 +47,22 @@ def judge_writer(consumers: Mapping[str, Commits]) -> Said:
     seconds = [value for each in consumers.values() for value in each.seconds]
     batches = [count for each in consumers.values() for count in each.batches]
     if len(seconds) < MIN_COMMITS:
-        return insufficient(WRITER, f"{len(seconds)} commits measured, {MIN_COMMITS} needed")
+        within = f"in the last {RECENT_S / 60:.0f} minutes"
+        return insufficient(WRITER, f"{len(seconds)} commits measured {within}, {MIN_COMMITS} needed")
     limit = min(each.max_batches for each in consumers.values() if each.seconds)
     measured_s, largest = p95(seconds), p95(batches)
-    proposed = next_size(measured_s, limit if largest >= FULL_SHARE * limit else max(1, round(largest)))
     detail = f"p95 of {len(seconds)} commits {measured_s * 1000:.0f} ms, at most {largest:.0f} of {limit} batches"
     if measured_s <= TARGET_S and largest < FULL_SHARE * limit:
         return Said(WRITER, "ok", f"{detail}: the limit is not reached")
-    evidence = {"commit_p95_s": round(measured_s, 4), "batches_p95": largest, "commits": len(seconds)}
     slow = measured_s > TARGET_S
+    if slow:
+        largest = p95([b for s, b in zip(seconds, batches, strict=True) if s > TARGET_S])
+        if largest <= 1:
+            return Said(WRITER, "warn", f"{detail}: a single batch is slow, so that their size is not the cause")
+    proposed = next_size(measured_s, limit if largest >= FULL_SHARE * limit else round(largest))
+    if proposed == limit:
+        return Said(WRITER, "ok", f"{detail}: no larger size is advised")
+    evidence = {"commit_p95_s": round(measured_s, 4), "batches_p95": largest, "commits": len(seconds)}
     effect = "shorter commits, less waiting behind them" if slow else "fewer commits for the same events"
     advice = Advice(SETTING, str(limit), str(proposed), effect, evidence, "medium" if slow else "low")
     return Said(WRITER, "warn" if slow else "ok", detail, (advice,))

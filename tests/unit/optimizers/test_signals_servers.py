@@ -2,6 +2,7 @@
 
 import pytest
 
+from optimizers.service_signals import commits_of
 from optimizers.signals.backlog import Flow, drain_s, judge_backlog
 from optimizers.signals.pool import Connections, judge_pool, pool_needed
 from optimizers.signals.redis_server import Server, judge_redis
@@ -39,6 +40,33 @@ def test_few_commits_are_not_judged() -> None:
     assert judge_writer({}).status == "insufficient_data"
 
 
+def test_slow_commits_of_one_batch_are_told_but_not_to_be_smaller() -> None:
+    for limit in (400, 1):
+        said = judge_writer({"a": Commits([0.5] * 30, [1] * 30, limit)})
+        assert (said.status, said.advice) == ("warn", ())
+        assert "a single batch is slow" in said.detail
+    # The slow ones are what counts, not the large and fast ones beside them.
+    mixed = judge_writer({"a": Commits([0.5] * 10 + [0.05] * 20, [1] * 10 + [400] * 20, 400)})
+    assert (mixed.status, mixed.advice) == ("warn", ())
+
+
+def test_the_size_that_is_set_is_not_advised() -> None:
+    assert judge_writer({"a": Commits([0.05] * 30, [10_000] * 30, 10_000)}).advice == ()
+
+
+def test_commits_before_a_quiet_night_are_not_judged() -> None:
+    facts = {"commit_s": [0.5] * 50, "commit_batches": [400] * 50, "commit_max_batches": 400}
+    old = {"a": {**facts, "commit_age_s": [601.0] * 40 + [1.0] * 10}}
+    said = judge_writer(commits_of(old))
+    assert (said.status, said.advice) == ("insufficient_data", ())
+    assert said.detail.endswith("10 commits measured in the last 10 minutes, 20 needed")
+    assert judge_writer(commits_of({"a": {**facts, "commit_age_s": [599.0] * 50}})).status == "warn"
+
+
+def test_a_heartbeat_that_lacks_facts_is_left_out() -> None:
+    assert commits_of({"a": {}, "b": {"commit_s": [1.0]}, "c": {"commit_s": [1.0], "commit_batches": [1]}}) == {}
+
+
 @pytest.mark.parametrize(("busy", "limit", "needed"), [(10.0, 87, 17), (0.0, 87, 1), (400.0, 87, 87)])
 def test_a_pool_has_room_for_twice_the_root(busy: float, limit: int, needed: int) -> None:
     assert pool_needed(busy, limit) == needed
@@ -50,7 +78,7 @@ def test_too_few_and_too_many_connections_are_told() -> None:
     many = judge_pool("d", Connections(1.0, 95, 100, 3, 300.0))
     assert (many.status, many.advice[0].expected_effect) == ("warn", "connections left for people and backups")
     assert judge_pool("d", Connections(10.0, 20, 100, 3, 300.0)).status == "ok"
-    assert judge_pool("d", None).status == "insufficient_data"
+    assert judge_pool("d", "no run before").status == "insufficient_data"
 
 
 def test_a_backlog_drains_in_time_or_not_at_all() -> None:
@@ -67,15 +95,15 @@ def test_a_backlog_that_grows_is_told_how_many_aggregators_would_do() -> None:
     assert judge_backlog(Flow(60, 100.0, 102.0, 1)).status == "ok"
 
 
-def test_an_unknown_lag_is_never_none() -> None:
-    assert judge_backlog(Flow(None, 100.0, 0.0, 1)).status == "insufficient_data"
-    assert judge_backlog(None).status == "insufficient_data"
-    assert judge_backlog(Flow(5, 1.0, 1.0, 0)).status == "insufficient_data"
+def test_a_backlog_nobody_knows_is_not_judged_and_one_that_nothing_drains_is() -> None:
+    unknown = judge_backlog("Redis does not know how many entries wait")
+    assert (unknown.status, unknown.advice) == ("insufficient_data", ())
+    assert "does not know" in unknown.detail
     stopped = judge_backlog(Flow(5, 1.0, 0.0, 1))
     assert (stopped.status, stopped.advice) == ("warn", ())
 
 
-HEALTHY = Server(GB // 2, GB, "noeviction", 0, 0, 0.0)
+HEALTHY = Server(GB // 2, GB, "noeviction", 0, 0, 0.0, 0)
 
 
 def test_a_healthy_redis_is_left_alone() -> None:
@@ -99,7 +127,15 @@ def test_each_ill_of_redis_is_found_alone(server: Server, target: str) -> None:
 
 
 def test_what_redis_does_not_tell_is_said_to_be_unknown() -> None:
-    said = judge_redis(Server(GB, 0, "noeviction", None, None, None))
+    said = judge_redis(Server(GB, 0, "noeviction", None, None, None, None))
     assert said.status == "ok"
     assert "without a limit" in said.detail
-    assert said.detail.count("not known yet") == 2
+    assert said.detail.count("not known") == 4
+    # Advice on the rest stays as it is: nothing is `gone` because it is not known now.
+    assert said.judged == ("redis memory",)
+
+
+def test_without_an_append_only_file_delayed_writes_are_unknown() -> None:
+    said = judge_redis(HEALTHY._replace(delayed_fsyncs=None, tells_fsyncs=False))
+    assert "does not tell without an append-only file" in said.detail
+    assert "redis disk" not in (said.judged or ())
