@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis.exceptions import AskError, MovedError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
 from producers import sender as module
 from producers.clock import Clock
@@ -176,3 +176,36 @@ def test_bad_redis_address_is_named() -> None:
     """At the first connection, by the setting's name."""
     with pytest.raises(SettingsError, match="REDIS_URL"):
         module.open_link(Settings(redis_url="http://x"))
+
+
+def test_a_batch_that_a_node_sends_on_is_sent_once_to_the_next(
+    server: Double, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot moves: just what was refused with ASK goes to the other node."""
+    there: list[bytes] = []
+
+    def take(error: AskError, link: Double, options: dict[str, Any], command: tuple[Any, ...]) -> bytes:
+        assert (error.host, error.port) == ("10.0.0.2", 7001)
+        there.append(command[-1])
+        return b"1-1"
+
+    monkeypatch.setattr(module, "ask", take)
+    server.answers = [AskError("13254 10.0.0.2:7001")]
+    attempt(a_sender(outbox))
+    assert (there, server.taken, list(outbox.waiting)) == ([b"batch 1"], [b"batch 2"], [])
+
+
+def test_a_moved_shard_makes_the_sender_look_for_its_node(server: Double, outbox: Outbox) -> None:
+    server.answers = [MovedError("13254 10.0.0.2:7001"), MovedError("13254 10.0.0.2:7001")]
+    sender = a_sender(outbox)
+    attempt(sender)
+    assert (sender.connected, len(outbox.waiting)) == (False, 2)
+    attempt(sender)
+    assert server.taken == [b"batch 1", b"batch 2"]
+
+
+def test_a_cluster_is_asked_by_the_sender_s_thread_only() -> None:
+    """The start looks at the address alone: no node needs to be there."""
+    module.load_client(Settings(redis_url="redis+cluster://u:p@127.0.0.1:1,127.0.0.1:2"))
+    with pytest.raises(SettingsError, match="REDIS_URL: a cluster has one database only"):
+        module.load_client(Settings(redis_url="redis+cluster://127.0.0.1:1/3"))
