@@ -347,7 +347,8 @@ async def test_what_an_aggregator_says_is_read_and_never_falls(
         assert len(commits.seconds) == len(commits.batches) > 0
         assert all(0 < seconds < 30 for seconds in commits.seconds)
         assert found[name]["shards"] == [0, 1]
-        pipeline.aggregator("aggregator 2")
+        # With a setting of its own it is not waited for: the sums are watched from here on.
+        pipeline.aggregator("aggregator 2", STREAMGAUGE_LEASE_S="2")
         said = pipeline.log("aggregator 1")
         await until(pool, lambda _: "shard_stopped" in said.read_text(), highest)
         # More than one interval of commits later, whoever committed, the heartbeat was written anew.
