@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from producers.asgi import instrument, lifespan
 from producers.reference.listings import Listings, NotThere, Unavailable
-from producers.reference.measures import DECISIONS, INFERENCE_MS, INFERENCE_S, QUALIFICATIONS, UNLABELLED
+from producers.reference.measures import DECISIONS, INFERENCE_MS, INFERENCE_S, QUALIFICATIONS, REFUSED, UNLABELLED
 from producers.reference.models import Decision, Models
 from producers.reference.settings import Settings
+from producers.reference.sockets import Pace, Sockets
 
 MAX_TEXT: Final = 2000
 
@@ -72,9 +73,11 @@ class BuyerLead(Body):
 class Assistant:
     """The models and the listings of one replica; the routes call nothing else."""
 
-    def __init__(self, models: Models, listings: Listings) -> None:
+    def __init__(self, models: Models, listings: Listings, settings: Settings) -> None:
         self.models = models
         self.listings = listings
+        self.sockets = Sockets(settings.ws_origins, settings.ws_per_client)
+        self.ws_messages_per_s = settings.ws_messages_per_s
 
     def qualify(self, text: str, fields: Mapping[str, float | bool]) -> Decision:
         """Classify a seller."""
@@ -108,7 +111,7 @@ async def assistant_lifespan(app: FastAPI) -> AsyncGenerator[None]:
     models = Models.load(settings.seller_model_file, settings.intent_model_file, settings.score_model_file)
     listings = Listings(settings)
     await listings.open()
-    app.state.assistant = Assistant(models, listings)
+    app.state.assistant = Assistant(models, listings, settings)
     try:
         yield
     finally:
@@ -158,18 +161,36 @@ async def listing(number: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> Response:
 
 @app.websocket("/ws")
 async def converse(socket: WebSocket) -> None:
-    """Answer each message, text or `{"text", "label"}`, with its intent."""
-    await socket.accept()
+    """Answer each message, text or `{"text", "label"}`, with its intent.
+
+    Refused before it is accepted (403): a page of another origin, and more sockets than a client may have.
+    """
+    sockets = assistant().sockets
+    client = socket.client.host if socket.client else "unknown"
+    if (why := sockets.refusal(socket.headers.get("origin"), socket.headers.get("host"), client)) is not None:
+        REFUSED.labels(why).inc()
+        await socket.close(1008, why)
+        return
+    sockets.opened(client)
     try:
-        while True:
-            message = parse(await socket.receive_text())
-            if message is None:
-                await socket.close(1007, "text of 1 to 2000 characters expected")
-                return
-            found = assistant().decode(message.text, message.label)
-            await socket.send_json({"intent": found.label, "confidence": found.confidence})
+        await socket.accept()
+        await _converse(socket)
     except WebSocketDisconnect:
         return
+    finally:
+        sockets.closed(client)
+
+
+async def _converse(socket: WebSocket) -> None:
+    pace = Pace(assistant().ws_messages_per_s)
+    while True:
+        message = parse(await socket.receive_text())
+        if message is None:
+            return await socket.close(1007, "text of 1 to 2000 characters expected")
+        if not pace.takes():
+            return await socket.close(1008, "too many messages")
+        found = assistant().decode(message.text, message.label)
+        await socket.send_json({"intent": found.label, "confidence": found.confidence})
 
 
 def parse(text: str) -> Utterance | None:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 import producers
 from producers.loop_lag import watching
 from producers.metrics import Counter, Gauge, Histogram
+from producers.route_template import route_template
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,9 +25,6 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 App = TypeVar("App")
 Lifespan = Callable[[App], AbstractAsyncContextManager[Any]]
-
-UNMATCHED: Final = "unmatched"
-"""The one route label of requests that no route took."""
 
 OTHER: Final = "_OTHER"
 """Methods and codes outside the standards, as OpenTelemetry's conventions name them."""
@@ -101,6 +99,13 @@ class HttpMetrics:
         self.sessions = Counter("websocket_sessions_total", "WebSocket sessions ended or refused.", ("route", "code"))
         self.sessions_in_progress = Gauge(
             "websocket_sessions_in_progress", "WebSocket sessions open.", merge="sum", live=True
+        )
+        # A second gauge of the same number: how far the fullest process is from the others.
+        self.sessions_of_fullest = Gauge(
+            "websocket_sessions_in_progress_max",
+            "WebSocket sessions open with the fullest process.",
+            merge="max",
+            live=True,
         )
         self.session_duration = Histogram(
             "websocket_session_duration_seconds",
@@ -276,7 +281,9 @@ class Session:
         """Pass a message in; a disconnect tells the code."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect" and not self.code:
-            self.code = client_code(message.get("code") or 1005)
+            code = message.get("code") or 1005
+            # uvicorn says 1005 of a connection that broke, too; of a close frame it also tells the reason.
+            self.code = client_code(ABNORMAL if code == 1005 and "reason" not in message else code)
         return message
 
     async def send(self, message: Message) -> None:
@@ -286,6 +293,7 @@ class Session:
         if kind == "websocket.accept":
             self.accepted_at = perf_counter()
             self.metrics.sessions_in_progress.labels().inc()
+            self.metrics.sessions_of_fullest.labels().inc()
         elif kind == "websocket.close" and not self.code:
             # Refused before accept: the server answers 403.
             self.code = str(message.get("code") or 1000) if self.accepted_at else "403"
@@ -303,6 +311,7 @@ class Session:
         """Emit. Sessions are rare beside requests, so `labels()` is cheap enough here."""
         if self.accepted_at:
             self.metrics.sessions_in_progress.labels().dec()
+            self.metrics.sessions_of_fullest.labels().dec()
         route = route_template(self.scope, self.root_path, 404 if not self.accepted_at else 101)
         if route in exclude:
             return
@@ -329,40 +338,6 @@ def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
         if name == b"content-length" or name.lower() == b"content-length":
             return int(value) if value.isdigit() else None
     return None
-
-
-def route_template(scope: Scope, outer_root_path: str, status: int) -> str:
-    """Return the template of the route that took the request, with the prefixes of routers and mounts.
-
-    `scope["route"]` is set by Starlette's router while the app runs. Of an included router newer FastAPI
-    keeps the inner route there, and the whole template in its own `effective_route_context`.
-    """
-    route = scope.get("route")
-    path: str | None = getattr(route, "path", None)
-    context = scope["fastapi"].get("effective_route_context") if "fastapi" in scope else None
-    if context is not None and context.original_route is route:
-        path = getattr(context.starlette_route or context, "path", path)
-    if scope.get("root_path", "") != outer_root_path:
-        is_mount = route is None or hasattr(route, "routes")
-        if is_mount and status == 404:
-            return UNMATCHED
-        prefix = mount_template(scope.get("router"), scope["root_path"].removeprefix(outer_root_path))
-        return prefix + ("" if is_mount else path or "") or UNMATCHED
-    return path or UNMATCHED
-
-
-def mount_template(router: Any, prefix: str) -> str:
-    """Return the template of the mounts that make up `prefix`; empty when it is no mount's (a proxy's root path)."""
-    for route in cast(Iterable[Any], getattr(router, "routes", ())):
-        pattern = getattr(route, "path_regex", None)
-        if pattern is None or not hasattr(route, "routes"):
-            continue
-        match = pattern.match(prefix + "/")
-        if match:
-            rest: str = match.groupdict().get("path", "")
-            inner = mount_template(getattr(route, "app", None), "/" + rest.rstrip("/")) if rest.strip("/") else ""
-            return str(route.path) + inner
-    return ""
 
 
 def instrument(app: App, exclude: Collection[str] = ()) -> App:

@@ -34,3 +34,4 @@ QUERY_MS: Final = Histogram(
     "database_query_time_ms", "Time of one look-up in PostgreSQL, connection included.", buckets=QUERY_BUCKETS_MS
 )
 UNAVAILABLE: Final = Counter("listing_unavailable_total", "Look-ups refused because PostgreSQL was away.")
+REFUSED: Final = Counter("websocket_refused_total", "WebSockets refused before they were accepted.", ("reason",))

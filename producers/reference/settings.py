@@ -7,6 +7,7 @@ In: an environment. Out: Settings, or an error that names the setting. The serve
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,6 +26,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Arguments of asyncpg.connect; None: no PostgreSQL was named."""
     cache_url: str | None = None
     cache_ttl_s: int = 60
+    ws_origins: tuple[str, ...] = ()
+    """Origins of pages that may open a WebSocket, beside the server's own."""
+    ws_per_client: int = 20
+    """WebSockets that one client address may have open with this replica."""
+    ws_messages_per_s: int = 50
+    """Messages a second that a WebSocket may send."""
     seller_model_file: Path | None = None
     intent_model_file: Path | None = None
     score_model_file: Path | None = None
@@ -37,6 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             postgres=_postgres(environ),
             cache_url=url if url and url.startswith(CACHE_SCHEMES) else None,
             cache_ttl_s=_positive(environ, "REFERENCE_CACHE_TTL_S", 60),
+            ws_origins=_origins(environ, "REFERENCE_WS_ORIGINS"),
+            ws_per_client=_positive(environ, "REFERENCE_WS_PER_CLIENT", 20),
+            ws_messages_per_s=_positive(environ, "REFERENCE_WS_MESSAGES_PER_S", 50),
             seller_model_file=_path(environ, "JORGE_SELLER_MODEL_FILE"),
             intent_model_file=_path(environ, "INTENT_MODEL_FILE"),
             score_model_file=_path(environ, "SCORE_MODEL_FILE"),
@@ -54,6 +64,14 @@ def _value(environ: Mapping[str, str], name: str) -> str | None:
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:
     return Path(environ[name]) if environ.get(name) else None
+
+
+def _origins(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    found = tuple((environ.get(name) or "").replace(",", " ").split())
+    for one in found:
+        if urlsplit(one).scheme not in ("http", "https") or urlsplit(one)._replace(path="").geturl() != one:
+            raise SettingError(f"{name}: {one!r} is not scheme://host[:port]")
+    return found
 
 
 def _positive(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -202,8 +202,8 @@ def scrapes(pipeline: Pipeline, prometheus: int, targets: dict[str, int]) -> dic
         _listed("redis://metrics@sentinel-{}:26379", "1", "2", "3"): local("sentinel", scheme="redis://"),
         "redis-exporter:9121": f"127.0.0.1:{targets['redis']}",
         "blackbox:9115": f"127.0.0.1:{targets['blackbox']}",
-        '"https://nginx/healthz"': local("edge", scheme="https://"),
-        '"nginx:443"': local("edge"),
+        '"https://nginx:8443/healthz"': local("edge", scheme="https://"),
+        '"nginx:8443"': local("edge"),
         '"node-exporter:9100"': local("node"),
         '"localhost:9090"': f'"127.0.0.1:{prometheus}"',
     }
