@@ -59,9 +59,12 @@ bench: $(READY) ## print each number beside its goal and its peer (minutes)
 bench-full: $(READY) ## the same with full sizes (long)
 	@$(BIN)/python -m benchmarks --full
 
-lock: $(READY) ## resolve requirements.lock anew (needs the network)
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet --upgrade -o requirements.lock
+LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header --no-emit-index-url --no-emit-find-links --quiet --upgrade
+
+lock: $(READY) ## resolve requirements.lock and services.lock anew (needs the network)
+	@$(LOCK) --extra dev -o requirements.lock
+	@$(LOCK) --extra services -c requirements.lock -o services.lock
 
 clean: ## remove the environment, caches and builds; data under .streamgauge stays
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis

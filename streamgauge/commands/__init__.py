@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "migrate": "bring the database schema to the newest version",
     "aggregate": "run one aggregator: consume, fold, commit, acknowledge",
     "export": "run one exporter: /metrics, health, JSON",
+    "alive": "whether an aggregator of this machine has a current heartbeat",
     "loadtest": "push synthetic events through the pipeline and follow each to its commit",
     "replay": "compute windows again from the stream; compare them with what is stored",
     "tail": "show the batches that arrive in the streams",

