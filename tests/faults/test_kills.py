@@ -196,10 +196,37 @@ def test_slow_aggregator_changes_nothing_twice(tmp_path: Path, dsn: str, redis_u
         assert_exact(pipeline, load, dsn)
 
 
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'streamgauge-aggregator' "
+    "AND datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
 def stop_inside_transaction(process: psutil.Process, dsn: str) -> bool:
-    """SIGSTOP the process; continue it at once unless PostgreSQL sees it inside a transaction."""
-    process.suspend()
-    if fetch(dsn, IN_TRANSACTION):
-        return True
-    process.resume()
-    return False
+    """SIGSTOP the process while PostgreSQL works for it: a lock on the totals holds its transaction until then."""
+    return asyncio.run(_stop_inside(process, dsn))
+
+
+async def _stop_inside(process: psutil.Process, dsn: str) -> bool:
+    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=10)
+    try:
+        await connection.execute(f"BEGIN; LOCK TABLE {SCHEMA}.totals IN SHARE MODE")
+        is_waiting = await _holds(connection, WAITING)
+        process.suspend()
+        await connection.execute("ROLLBACK")
+        if is_waiting and await _holds(connection, IN_TRANSACTION):
+            return True
+        process.resume()
+        return False
+    finally:
+        await connection.close(timeout=10)
+
+
+async def _holds(connection: "asyncpg.Connection[asyncpg.Record]", query: str) -> bool:
+    """Whether something is counted within 8 s (the aggregator waits for a lock for 10 s)."""
+    deadline = time.monotonic() + 8
+    while not await connection.fetchval(query):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
