@@ -11,6 +11,8 @@ from optimizers.signals.said import Advice, Said, insufficient
 
 BACKLOG: Final = "backlog"
 WARN_S: Final = 60.0
+IN_PASSING_S: Final = 5.0
+"""What came within the last seconds is on its way: rates of two looks differ by chance, so that any of it "grows"."""
 BUSY: Final = 0.7
 
 
@@ -39,7 +41,11 @@ def judge_backlog(flow: Flow | str) -> Said:
         return insufficient(BACKLOG, flow)
     takes_s = drain_s(flow.lag, flow.arriving_per_s, flow.processed_per_s)
     lasts = "it grows" if takes_s == inf else f"drained in {takes_s:.0f} s"
-    detail = f"{flow.lag} entries wait, {flow.arriving_per_s:.1f}/s in, {flow.processed_per_s:.1f}/s out: {lasts}"
+    waiting = "1 entry waits" if flow.lag == 1 else f"{flow.lag} entries wait"
+    rates = f"{waiting}, {flow.arriving_per_s:.1f}/s in, {flow.processed_per_s:.1f}/s out"
+    if flow.processed_per_s > 0 and 0 < flow.lag <= flow.arriving_per_s * IN_PASSING_S:
+        return Said(BACKLOG, "ok", f"{rates}: what came within {IN_PASSING_S:.0f} s is no backlog")
+    detail = f"{rates}: {lasts}"
     if takes_s <= WARN_S:
         return Said(BACKLOG, "ok", detail)
     per_consumer = flow.processed_per_s / flow.consumers

@@ -95,6 +95,12 @@ def test_a_backlog_that_grows_is_told_how_many_aggregators_would_do() -> None:
     assert judge_backlog(Flow(60, 100.0, 102.0, 1)).status == "ok"
 
 
+@pytest.mark.parametrize(("lag", "status"), [(1, "ok"), (37, "ok"), (38, "warn")])
+def test_entries_of_the_last_seconds_are_no_backlog_though_more_came_than_went(lag: int, status: str) -> None:
+    said = judge_backlog(Flow(lag, 7.54, 7.42, 1))
+    assert (said.status, bool(said.advice)) == (status, status == "warn")
+
+
 def test_a_backlog_nobody_knows_is_not_judged_and_one_that_nothing_drains_is() -> None:
     unknown = judge_backlog("Redis does not know how many entries wait")
     assert (unknown.status, unknown.advice) == ("insufficient_data", ())
