@@ -21,6 +21,10 @@ class NoSuchThreshold(LookupError):
     """There is none of this number, or nothing to revert to; the text says which."""
 
 
+class CrossedLimits(ValueError):
+    """The critical limit would be reached before the one that warns."""
+
+
 class Value(NamedTuple):
     """A bucket's limits to set."""
 
@@ -141,7 +145,10 @@ async def pin(
 ) -> None:
     """Hold limits against every recalibration until they are reverted; all buckets unless one is named."""
     async with transaction(connection):
-        await _seen(connection, threshold_id)
+        side = await _seen(connection, threshold_id)
+        if critical < warn if side == "high" else critical > warn:
+            order = "below" if side == "high" else "above"
+            raise CrossedLimits(f"threshold {threshold_id} is of the {side} side: critical may not be {order} warn")
         buckets = range(BUCKETS) if bucket is None else [bucket]
         values = [Value(each, warn, critical) for each in buckets]
         await set_values(
@@ -170,9 +177,11 @@ async def revert(connection: Connection, threshold_id: int, actor: str, bucket: 
     return len(rows)
 
 
-async def _seen(connection: Connection, threshold_id: int) -> None:
-    if await connection.fetchval(load("threshold_seen"), threshold_id) is None:
+async def _seen(connection: Connection, threshold_id: int) -> str:
+    side = await connection.fetchval(load("threshold_seen"), threshold_id)
+    if side is None:
         raise NoSuchThreshold(f"there is no threshold {threshold_id}")
+    return str(side)
 
 
 async def changes(connection: Connection, threshold_id: int | None, limit: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from database import thresholds
 from database.connect import AWAY, acquire
-from database.thresholds import NoSuchThreshold
+from database.thresholds import CrossedLimits, NoSuchThreshold
 from exporter.changing import REFUSALS, refuse_change
 from exporter.service import Exporter
 
@@ -105,6 +105,7 @@ class ThresholdProblem(BaseModel):
 ThresholdId = Annotated[int, Path(ge=1, le=2**31 - 1)]
 AWAY_ANSWER: Final[dict[int | str, dict[str, Any]]] = {503: {"model": ThresholdProblem}}
 UNKNOWN_ANSWER: Final[dict[int | str, dict[str, Any]]] = {404: {"model": ThresholdProblem}}
+CROSSED_ANSWER: Final[dict[int | str, dict[str, Any]]] = {400: {"model": ThresholdProblem}}
 CHANGING: Final[dict[int | str, dict[str, Any]]] = {**AWAY_ANSWER, **UNKNOWN_ANSWER, **REFUSALS}
 
 
@@ -145,7 +146,7 @@ def _add_reading(app: FastAPI, exporter: Exporter) -> None:
 
 
 def _add_changing(app: FastAPI, exporter: Exporter) -> None:
-    @app.post("/api/thresholds/{threshold_id}/pin", response_model=Pinned, responses=CHANGING)
+    @app.post("/api/thresholds/{threshold_id}/pin", response_model=Pinned, responses=CHANGING | CROSSED_ANSWER)
     async def pin_threshold(threshold_id: ThresholdId, wanted: Pin, request: Request) -> Any:
         refusal = refuse_change(exporter.settings, request.headers.get("authorization", ""))
         if refusal is not None:
@@ -157,6 +158,8 @@ def _add_changing(app: FastAPI, exporter: Exporter) -> None:
                 )
         except NoSuchThreshold as error:
             return JSONResponse({"error": str(error)}, 404)
+        except CrossedLimits as error:
+            return JSONResponse({"error": str(error)}, 400)
         except AWAY as error:
             return _away(error)
         return {"id": threshold_id, "buckets": thresholds.BUCKETS if wanted.bucket is None else 1}

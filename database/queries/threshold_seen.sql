@@ -1,3 +1,3 @@
--- $1 threshold: a person has looked at it: level shifts are judged from now on. Returns it if it exists.
+-- $1 threshold: a person has looked at it: level shifts are judged from now on. Returns its side if it exists.
 WITH forgotten AS (DELETE FROM threshold_medians WHERE threshold_id = $1)
-UPDATE thresholds SET frozen = NULL WHERE threshold_id = $1 RETURNING threshold_id
+UPDATE thresholds SET frozen = NULL WHERE threshold_id = $1 RETURNING side

@@ -5,13 +5,15 @@ import asyncio
 import getpass
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import groupby, islice
 from math import isfinite
 from typing import Any
 
 from database import thresholds
 from database.connect import Connection, acquire
-from database.thresholds import NoSuchThreshold
+from database.thresholds import CrossedLimits, NoSuchThreshold
 from streamgauge.commands import Subparsers
 from streamgauge.reach import reach
 
@@ -31,7 +33,7 @@ def add_parser(sub: Subparsers) -> None:
         each.add_argument("--bucket", type=int, choices=range(thresholds.BUCKETS), metavar="0..47")
     history = what.add_parser("history", help="changes, newest first")
     history.add_argument("id", type=int, nargs="?")
-    history.add_argument("--limit", type=int, default=50, metavar="N")
+    history.add_argument("--limit", type=int, default=50, metavar="N", help="with --json: so many buckets' changes")
     exclude = what.add_parser("exclude", help="keep a time from teaching any threshold, or those of one metric")
     exclude.add_argument("since", type=_time, metavar="FROM")
     exclude.add_argument("until", type=_time, metavar="TO")
@@ -42,10 +44,10 @@ def add_parser(sub: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; 2 for a threshold that does not exist."""
+    """Do it; 2 for a threshold that does not exist, or limits in the wrong order."""
     try:
         return asyncio.run(_run(args))
-    except NoSuchThreshold as error:
+    except (NoSuchThreshold, CrossedLimits) as error:
         sys.stderr.write(f"streamgauge: {error}\n")
         return 2
 
@@ -72,7 +74,9 @@ async def _do(connection: Connection, args: argparse.Namespace) -> int:
     if args.what == "list":
         _show(await thresholds.list_thresholds(connection, datetime.now(UTC)), "thresholds", as_json=args.json)
     elif args.what == "history":
-        _show(await thresholds.changes(connection, args.id, args.limit), "changes", as_json=args.json)
+        rows = args.limit if args.json else args.limit * thresholds.BUCKETS
+        found = await thresholds.changes(connection, args.id, rows)
+        _show(found if args.json else _merged(found, args.limit), "changes", as_json=args.json)
     elif args.what == "pin":
         await thresholds.pin(connection, args.id, args.warn, args.critical, who, args.bucket)
         print(f"{args.id}: pinned; take it back with: streamgauge thresholds revert {args.id}")
@@ -106,8 +110,27 @@ def _threshold(row: Any) -> str:
     return f"{row['id']:>4}  {row['metric']} {row['route']} {limits} ({state}, {held}{frozen})"
 
 
-def _change(row: Any) -> str:
-    old = "none" if row["old_warn"] is None else f"{row['old_warn']:.4g}/{row['old_critical']:.4g}"
-    new = f"{row['new_warn']:.4g}/{row['new_critical']:.4g}"
-    where = f"{row['threshold_id']} {row['metric']} {row['route']} {row['side']} bucket {row['bucket']}"
-    return f"{row['at']:%Y-%m-%d %H:%M:%SZ} {where}: {old} -> {new} {row['method']}, {row['reason']} by {row['actor']}"
+def _merged(rows: Sequence[Any], limit: int) -> list[list[Any]]:
+    """Return the rows of all buckets that one act changed together, newest first."""
+    same = groupby(rows, lambda row: tuple(row[name] for name in ("threshold_id", "at", "method", "reason", "actor")))
+    return list(islice((list(buckets) for _, buckets in same), limit))
+
+
+def _change(rows: Sequence[Any]) -> str:
+    row = rows[0]
+    buckets = f"bucket {row['bucket']}" if len(rows) == 1 else f"{len(rows)} buckets"
+    where = " ".join(part for part in (row["metric"], row["route"], row["side"]) if part)
+    limits = ", ".join(
+        f"{name} {_span(one['old_' + name] for one in rows)} -> {_span(one['new_' + name] for one in rows)}"
+        for name in ("warn", "critical")
+    )
+    said = f"{row['method']}, {row['reason']} by {row['actor']}"
+    return f"{row['at']:%Y-%m-%d %H:%M:%SZ} {row['threshold_id']} {where}, {buckets}: {limits} ({said})"
+
+
+def _span(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "none"
+    low, high = f"{min(known):.4g}", f"{max(known):.4g}"
+    return low if low == high else f"{low}..{high}"

@@ -106,6 +106,8 @@ async def test_a_pin_survives_the_next_run_and_a_revert_restores(dsn: str, redis
         async with exporter(dsn, redis_url, STREAMGAUGE_EXPORTER_TOKEN="secret") as client:
             path, body = f"/api/thresholds/{number}", {"warn": 0.7, "critical": 0.9}
             assert (await client.post(f"{path}/pin", json=body)).status_code == 401
+            crossed = await client.post(f"{path}/pin", json={"warn": 2, "critical": 1}, headers=TOKEN)
+            assert (crossed.status_code, "critical may not be below" in crossed.text) == (400, True)
             pinned = await client.post(f"{path}/pin", json=body, headers=TOKEN)
             assert pinned.json() == {"id": number, "buckets": 48}
             await run(pool, dsn)

@@ -58,6 +58,26 @@ def test_a_person_lists_pins_and_reverts_a_threshold(dsn: str) -> None:
     assert changes[0]["old_warn"] == 0.7
     assert changes[0]["new_warn"] != 0.7
 
+    newest, before, *_ = command(dsn, "history", number).stdout.splitlines()
+    assert "48 buckets: warn 0.7 -> " in newest
+    assert "reverted by" in newest
+    assert "-> 0.7, critical " in before
+    assert "-> 0.9 (manual, pinned by" in before
+
+
+def test_limits_in_the_wrong_order_are_refused(dsn: str) -> None:
+    asyncio.run(_learn(dsn))
+    learnt = listed(dsn)
+    assert learnt["side"] == "high"
+    done = command(dsn, "pin", str(learnt["id"]), "--warn", "0.9", "--critical", "0.7")
+    assert done.returncode == 2
+    assert "critical may not be below warn" in done.stderr
+    assert listed(dsn) == learnt
+    rows = json.loads(command(dsn, "list", "--json").stdout)["thresholds"]
+    low = next(row for row in rows if row["side"] == "low")
+    done = command(dsn, "pin", str(low["id"]), "--warn", "0.02", "--critical", "5")
+    assert (done.returncode, "critical may not be above warn" in done.stderr) == (2, True)
+
 
 @pytest.mark.parametrize("arguments", [("pin", "999", "--warn", "1", "--critical", "2"), ("revert", "999")])
 def test_a_threshold_that_does_not_exist_is_refused(dsn: str, arguments: tuple[str, ...]) -> None:
