@@ -1,7 +1,7 @@
 """Overview: everything the page shows but the heat map, read once for all who look.
 
 In: the exporter (its newest view, pool and probes). Out: a plain context for the templates.
-Promise: each part is read by itself: what cannot be read is None, and the rest is shown.
+Promise: each part is read by itself: what cannot be read within a probe's deadline is None, and the rest is shown.
 """
 
 import asyncio
@@ -39,7 +39,6 @@ AT_ONCE: Final = 2
 """Connections of the exporter's pool that the page takes at most: scrapes need the others."""
 PRODUCERS: Final = 200
 FINDINGS: Final = 100
-READ_DEADLINE_S: Final = 5.0
 BAD: Final = (*AWAY, Unavailable)
 
 
@@ -51,6 +50,8 @@ class Overview:
         self._slow: Context = {"recommendations": None}
         self._slow_at: dict[str, float] = {}
         self._few = asyncio.Semaphore(AT_ONCE)
+        self._deadline_s = exporter.settings.streamgauge_probe_deadline_s
+        self._left_behind: set[asyncio.Task[Any]] = set()
         self._behind = flow.Behind()
 
     async def read(self) -> Context:
@@ -82,10 +83,26 @@ class Overview:
         return {"rates": rates, "producers": producers}
 
     async def _read(self, read: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what was read, None when its source is away."""
+        """Return what was read, None when its source is away.
+
+        A read that is cancelled may hang on (a driver waits for the server to confirm), so it is not waited for.
+        """
+        task = asyncio.create_task(self._in_turn(read), name="exporter - part of the page")
+        self._left_behind.add(task)
+        task.add_done_callback(self._left_behind.discard)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._deadline_s)
+        finally:
+            task.cancel()
+        if not done:
+            log.info("page_part_unread", extra={"error": f"not within {self._deadline_s:g} s"})
+            return None
+        return task.result()
+
+    async def _in_turn(self, read: Callable[[], Awaitable[T]]) -> T | None:
         try:
             async with self._few:
-                return await asyncio.wait_for(read(), READ_DEADLINE_S)
+                return await read()
         except BAD as error:
             log.info("page_part_unread", extra={"error": repr(error)})
             return None

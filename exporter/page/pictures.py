@@ -66,7 +66,10 @@ class Pictures:
             return Picked("", span, "", None, said)
         unit = _unit(known, series)
         try:
-            return Picked(series, span, unit, await self.get(series, span), "")
+            picture = await asyncio.wait_for(
+                self.get(series, span), self._exporter.settings.streamgauge_probe_deadline_s
+            )
+            return Picked(series, span, unit, picture, "")
         except BadQuestion as error:
             return Picked(series, span, unit, None, str(error))
         except (*AWAY, Unavailable):

@@ -98,6 +98,12 @@ async def test_frozen_servers_delay_nobody_and_are_well_again_when_they_go_on(
                 answer = await client.get("/metrics/health")
                 assert time.perf_counter() - began < WITHIN_S
                 assert (answer.status_code, answer.json()["status"]) == (503, "down")
+            for _ in range(2):
+                began = time.perf_counter()
+                page = await client.get("/")
+                assert time.perf_counter() - began < WITHIN_S
+                assert (page.status_code, "no answer within 2 s" in page.text) == (200, True)
+                assert "none yet" not in page.text, "what cannot be read is unknown, not none"
         deadline = time.monotonic() + 30
         while (await client.get("/metrics/health")).status_code != 200:
             assert time.monotonic() < deadline

@@ -182,7 +182,8 @@ function drawChart(chart) {
 }
 
 function drawThroughput(rates) {
-  if (!rates || !rates.start_s.length) { clear("throughput-chart", "insufficient data: nothing was committed lately"); return; }
+  if (!rates) { clear("throughput-chart", "unknown: the database does not answer"); return; }
+  if (!rates.start_s.length) { clear("throughput-chart", "insufficient data: nothing was committed lately"); return; }
   const line = colour("--water");
   draw("throughput-chart", colour("--ink"), {
     height: 165,
