@@ -73,10 +73,6 @@ class Streams:
             return None
         return Acknowledged(identity.decode() if identity else "", int(commit or 0))
 
-    async def ping(self) -> None:
-        """Raise one of AWAY unless Redis answers."""
-        await self._link.ping()
-
     def in_flight(self) -> Mapping[str, int] | None:
         """Return the newest count, at most a few seconds old; None when it is unknown."""
         return self._in_flight if time.monotonic() - self._counted_at <= 3 * FRESH_S else None

@@ -11,6 +11,8 @@ from database.jobs import AGGREGATOR_CURRENT_S
 from database.queries import load
 from exporter.components.component import Component, Probe, Severity, Sources, Status
 
+NOT_SHOWN = frozenset({"commit_s", "commit_batches", "commit_age_s"})
+"""Dozens of numbers each, for those who judge them (the signal `writer_batch`)."""
 NONE = "no aggregator has a current heartbeat: nothing is committed"
 
 
@@ -28,10 +30,11 @@ def probes(sources: Sources) -> list[Probe]:
 def judge(members: list[tuple[str, float, dict[str, Any]]]) -> list[Component]:
     """Say how they are together."""
     current = sum(age_s <= AGGREGATOR_CURRENT_S for _, age_s, _ in members)
-    facts = {
-        "current": current,
-        "members": [{"consumer": name, "heartbeat_age_s": age_s, **told} for name, age_s, told in members],
-    }
+    shown = [
+        {"consumer": name, "heartbeat_age_s": age_s} | {key: told[key] for key in told if key not in NOT_SHOWN}
+        for name, age_s, told in members
+    ]
+    facts = {"current": current, "members": shown}
     if not current:
         together = Component("aggregators", Status.DOWN, NONE, facts)
     elif current < len(members):

@@ -110,6 +110,18 @@ async def test_frozen_servers_delay_nobody_and_are_well_again_when_they_go_on(
         assert (await components(client))["redis"]["status"] == "ok"
 
 
+async def test_a_scrape_that_is_answered_is_what_ready_means(
+    dsn: str, redis_url: str, redis_server: RedisServer
+) -> None:
+    """Which database acknowledgements refer to was confirmed before Redis hung; so /metrics goes on."""
+    async with exporter(dsn, redis_url) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        with stopped(redis_server.pid):
+            for path in ("/metrics", "/readyz"):
+                assert (await client.get(path)).status_code == 200, path
+            assert (await components(client))["redis"]["status"] == "down"
+
+
 SECRETS = ("hunter2", "s3cr3t-user", "open-sesame", "t0ken")
 
 

@@ -153,6 +153,12 @@ def test_aggregators_need_a_current_heartbeat(ages: list[float], status: Status)
     assert found.status is status
 
 
+def test_an_aggregator_tells_what_it_holds_and_not_each_of_its_commits() -> None:
+    commits = {"commit_s": [0.1] * 60, "commit_batches": [1] * 60, "commit_age_s": [1.0] * 60}
+    (found,) = aggregators.judge([("a", 1.0, {"shards": [0], **commits})])
+    assert found.facts["members"] == [{"consumer": "a", "heartbeat_age_s": 1.0, "shards": [0]}]
+
+
 def test_old_losses_are_told_but_are_no_reason() -> None:
     calm = {"live": 1, "ended": 0, "unclean": 1, "newly_unclean": 0, "open_gaps": 0, "open_events": 0}
     calm |= {"lost_events": 5, "newly_lost_events": 0, "newest_age_s": 1.0}
