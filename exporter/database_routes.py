@@ -67,6 +67,8 @@ class FindingRow(BaseModel):
     first_seen: datetime
     last_seen: datetime
     runs_seen: int
+    acted_at: datetime | None
+    """Since it was last seen its statement was executed; null: it was not."""
 
 
 class AppliedAction(BaseModel):

@@ -18,6 +18,7 @@ from database.connect import AWAY, acquire
 from database.jobs import list_jobs
 from database.optimization_status import read_status
 from database.queries import load
+from exporter.components.component import Status
 from exporter.monitor import Report
 from exporter.page import flow
 from exporter.page.advice import READERS
@@ -177,12 +178,13 @@ def notices(context: Context) -> list[Reason]:
         found.append(Reason("degraded", "completeness", f"{text}, since the beginning of each", section="completeness"))
     optimizer: Context = context["optimizer"] or {"findings": []}
     listed: list[Context] = optimizer["findings"]
-    opened = [f for f in listed if f["state"] == "open" and f["severity"] != "info"]
+    opened = [f for f in listed if f["state"] == "open" and f["severity"] != "info" and not f["acted_at"]]
     if opened:
         text = f"{plural(len(opened), 'finding')} open, the first about {opened[0]['object']}"
         found.append(Reason("degraded", "findings", text, section="findings"))
     beyond = [one.metric for one in context["thresholds"] or () if one.level in ("degraded", "down")]
-    if beyond:
+    told = any(one.kind == "thresholds" and one.status is not Status.OK for one in context["report"].readings)
+    if beyond and not told:
         text = f"{plural(len(beyond), 'threshold')} reached: {', '.join(dict.fromkeys(beyond))}"
         found.append(Reason("degraded", "thresholds", text, section="thresholds"))
     view = context["view"]

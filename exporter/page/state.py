@@ -23,6 +23,7 @@ _ADVICE: Final = {
     "aggregators": "Start one: streamgauge aggregate. Events wait in the stream until then.",
     "snapshot": "/metrics answers 503 meanwhile: a gap is harmless, a fall is not.",
 }
+_SECTIONS: Final = {"thresholds": "thresholds", "schedule": "schedule"}
 _WORDS: Final = {"warn": "degraded", "warning": "degraded", "critical": "down"}
 
 
@@ -63,7 +64,8 @@ def reason(one: Reading) -> Reason:
     """Return what a component that is not ok says."""
     text = one.component.reason or "gives no reason"
     advice = _ADVICE.get(one.kind, "") if one.status is Status.DOWN else ""
-    return Reason(level_of(one.status), one.component.name, text, one.since.timestamp(), advice)
+    section = _SECTIONS.get(one.kind, "components")
+    return Reason(level_of(one.status), one.component.name, text, one.since.timestamp(), advice, section)
 
 
 def _since(report: Report) -> float | None:

@@ -243,7 +243,7 @@ def _cycle(
 
 def _detail(found: _Plan, statuses: Mapping[str, int], change: Verdict | None, wishes: Wishes) -> str:
     if not found.lifetimes:
-        return "insufficient data: no class of cached keys sends look-ups"
+        return "insufficient data: no look-ups of cached keys; the newest 2 minutes are left to the next cycle"
     if statuses.get("insufficient_data", 0) == len(found.lifetimes):
         example = next(one for one in found.lifetimes.values())
         return f"insufficient data: {example.key_class}: {example.detail}"

@@ -80,7 +80,8 @@ def _show(status: dict[str, Any], outcome: str) -> None:
         why = f"  {row['detail']}" if row["detail"] else ""
         print(f"{row['target']:<12} {row['id']:<3} {row['status']:<18} {row['title']}{why}")
     for row in status["findings"]:
-        print(f"\n{row['severity'].upper()} {row['check']} {row['object']} ({row['state']}, {row['target']})")
+        acted = f"; done at {row['acted_at']:%Y-%m-%d %H:%M:%SZ}" if row["acted_at"] else ""
+        print(f"\n{row['severity'].upper()} {row['check']} {row['object']} ({row['state']}, {row['target']}{acted})")
         print(f"  {row['recommendation']}")
         if row["sql"]:
             print(f"  {row['sql']}")

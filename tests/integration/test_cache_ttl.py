@@ -267,7 +267,10 @@ async def test_too_little_is_said_and_changes_nothing(caches: Caches, cycles: Cy
     slot = await later(pool, 0)
     nothing = await cycles.run(slot, ON)
     assert nothing.outcome is Outcome.INSUFFICIENT_DATA
-    assert nothing.detail == "insufficient data: no class of cached keys sends look-ups"
+    assert (
+        nothing.detail
+        == "insufficient data: no look-ups of cached keys; the newest 2 minutes are left to the next cycle"
+    )
     slot = await later(pool, 1)
     await caches.say("posts", 60.0, slot)
     await caches.hour("posts", measured_to(slot), Pace(5, 5))

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from database.connect import Pool, open_pool
+from database.optimization_status import read_status
 from database.settings import read_settings
 from optimizers.check import Answer, Check, Finding, Look, Severity, Tier, Unsupported
 from optimizers.checks.i4_unused_index import UnusedIndex
@@ -296,6 +297,22 @@ async def test_automatic_tier_analyzes_and_records_before_and_after(rig: Rig, mo
     ]
     assert "analyzed_at" not in json.loads(rows[0]["before"])
     assert "analyzed_at" in json.loads(rows[0]["after"])
+
+
+async def test_finding_that_was_acted_on_says_so_until_it_is_seen_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept for some runs after its cure."""
+    await rig.pool.execute("CREATE TABLE public.t AS SELECT generate_series(1, 100) AS a")
+    wanted = {"public.t": "ANALYZE public.t", "u": None}
+    say(monkeypatch, Answer([Finding(o, Severity.WARN, "", sql=sql, tier=Tier.AUTOMATIC) for o, sql in wanted.items()]))
+    before = datetime.now(UTC)
+    assert (await rig.run(Scripted, now=before)).facts["changes"] == 1
+    acted = {row["object"]: row["acted_at"] for row in (await read_status(rig.pool))["findings"]}
+    assert acted["public.t"] > before
+    assert acted["u"] is None
+    await rig.run(Scripted, now=before + timedelta(hours=1), STREAMGAUGE_OPTIMIZER_AUTOMATIC="false")
+    assert {row["acted_at"] for row in (await read_status(rig.pool))["findings"]} == {None}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,6 +13,7 @@ from exporter.components.component import Component, Severity, Status
 from exporter.monitor import Reading, Report
 from exporter.page import flow, render
 from exporter.page.advice import Recommendation, threshold
+from exporter.page.overview import notices
 from exporter.page.pictures import Picked
 from exporter.page.state import judge, levels
 
@@ -82,6 +83,37 @@ def test_a_state_names_what_is_wrong_the_worst_first_and_what_to_do() -> None:
     assert [reason.what for reason in state.reasons] == ["database", "redis"]
     assert "POSTGRES_" in state.reasons[0].advice
     assert [notice.what for notice in state.notices] == ["note"]
+
+
+class Reached(NamedTuple):
+    metric: str = "p95_seconds"
+    level: str = "down"
+
+
+def test_a_reached_threshold_is_told_once() -> None:
+    well, ill = report(thresholds=(Status.OK, "")), report(thresholds=(Status.DEGRADED, "p95_seconds is 2, above 1"))
+    reached = [Reached()]
+    assert [one.what for one in notices(context(well, thresholds=reached))] == ["thresholds"]
+    assert notices(context(ill, thresholds=reached)) == []
+
+
+def test_a_finding_that_was_acted_on_is_marked_and_is_no_notice() -> None:
+    finding: dict[str, Any] = {
+        "fingerprint": "f",
+        "check": "B1",
+        "object": "public.t",
+        "severity": "warn",
+        "evidence": {},
+    }
+    finding |= {"recommendation": "VACUUM it.", "sql": "VACUUM public.t", "rollback": None, "tier": "automatic"}
+    finding |= {"state": "open", "first_seen": NOW, "acted_at": None}
+    run = {"started": NOW, "status": "done", "skipped_reason": None, "duration_ms": 1.0}
+    found: dict[str, Any] = {"last_run": run, "checks": [], "findings": [finding]}
+    assert [one.what for one in notices(context(optimizer=found))] == ["findings"]
+    assert "VACUUM it. Done" not in text(render.parts(context(optimizer=found))["findings"])
+    finding["acted_at"] = NOW
+    assert notices(context(optimizer=found)) == []
+    assert "VACUUM it. Done" in text(render.parts(context(optimizer=found))["findings"])
 
 
 def test_a_job_that_never_ran_is_not_called_well() -> None:
