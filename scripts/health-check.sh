@@ -87,14 +87,23 @@ fetch() {
     code=${timing%% *}
     ms=$(to_ms "${timing#* }")
     code=${code:-000}
+    explain "$failed"
     case $failed in
         0) why="HTTP $code" ;;
+        6 | 7 | 28) ;;
+        *) code=000 ;;
+    esac
+}
+
+# explain CODE: what curl's exit code means, in $why.
+explain() {
+    case $1 in
         6) why="the name cannot be resolved" ;;
         7) why="connection refused" ;;
         28) why="no answer within $DEADLINE_S s" ;;
-        35 | 51 | 53 | 58 | 60 | 77) why="TLS failed" && code=000 ;;
-        52 | 56) why="closed without an answer" && code=000 ;;
-        *) why="curl error $failed" && code=000 ;;
+        35 | 51 | 53 | 58 | 60 | 77) why="TLS failed" ;;
+        52 | 56) why="closed without an answer" ;;
+        *) why="curl error $1" ;;
     esac
 }
 
@@ -155,6 +164,7 @@ check_websocket() {
         -H 'Transfer-Encoding:' -H 'Expect:' -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
         -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \
         -o "$dir/$1.body" -w '%{http_code} %{time_starttransfer}' 2>/dev/null)
+    explain "$?"
     code=${timing%% *}
     ms=$(to_ms "${timing#* }")
     touch "$dir/$1.body"
@@ -166,7 +176,7 @@ check_websocket() {
         101.yes.201) report "$1" "$2" ok warning "$ms" "" "$code" ;;
         101.yes.*) report "$1" "$2" down warning "$ms" "shook hands, but did not answer a message" "$code" ;;
         101.*) report "$1" "$2" down warning "$ms" "Sec-WebSocket-Accept is wrong" "$code" ;;
-        000.* | .*) report "$1" "$2" down warning "$ms" "no handshake within $DEADLINE_S s" ;;
+        000.* | .*) report "$1" "$2" down warning "$ms" "no handshake: $why" ;;
         *) report "$1" "$2" down warning "$ms" "HTTP $code instead of a handshake" "$code" ;;
     esac
 }

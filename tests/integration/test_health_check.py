@@ -119,6 +119,7 @@ def test_a_dead_stack_is_told_in_valid_json_without_secrets(shell: str) -> None:
     assert {one["status"] for one in checks.values()} == {"down"}
     assert {"nginx", "prometheus", "alertmanager", "grafana", "loki", "certificate nginx"} <= set(checks)
     assert checks[f"api 127.0.0.1:{port}"]["message"] == "connection refused"
+    assert checks[f"websocket 127.0.0.1:{port}"]["message"] == "no handshake: connection refused"
     told = json.dumps(checks)
     assert "hunter2" not in told
     assert "t0k" not in told
