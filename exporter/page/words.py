@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 UNKNOWN: Final = "unknown"
 
@@ -140,6 +140,12 @@ def evidence(given: Any, name: str) -> str:
     """Return a value that stands beside a name which ends in its unit."""
     if given is None:
         return UNKNOWN
+    if isinstance(given, list):
+        return "; ".join(evidence(each, name) for each in cast("list[Any]", given)) or "none"
+    if isinstance(given, dict):
+        return ", ".join(
+            f"{unit_free(key)} {evidence(each, key)}" for key, each in cast("dict[str, Any]", given).items()
+        )
     if isinstance(given, bool) or not isinstance(given, int | float):
         return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     for ending, say in _EVIDENCE:

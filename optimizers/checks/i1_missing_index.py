@@ -126,8 +126,8 @@ def _by_table(rows: Sequence[Any], deltas: Mapping[str, Mapping[str, float]]) ->
 
 
 def _that_name(table: str, statements: Mapping[str, Statement]) -> list[dict[str, Any]]:
-    """Return the costliest statements in whose text the table's name stands."""
+    """Return the costliest statements that read rows and in whose text the table's name stands."""
     pattern = re.compile(rf"(?<![\w$]){re.escape(table)}(?![\w$])", re.IGNORECASE)
-    naming = [each for each in statements.values() if pattern.search(each.query)]
+    naming = [each for each in statements.values() if each.is_planned and pattern.search(each.query)]
     naming.sort(key=lambda each: -each.counters["total_ms"])
     return [{"queryid": each.queryid, "query": each.shown} for each in naming[:NAMED]]

@@ -82,10 +82,11 @@ class IdleInTransaction:
             return None
         quoted = '"' + role.replace('"', '""') + '"'
         sql = f"ALTER ROLE {quoted} SET idle_in_transaction_session_timeout = '{self.timeout_s_proposed}s'"
+        several, be = ("1 session", "is") if len(sessions) == 1 else (f"{count(len(sessions))} sessions", "are")
         return Finding(
             object=quoted,
             severity=severity,
-            recommendation=f"{count(len(sessions))} sessions of {role} are idle in transaction, the longest for "
+            recommendation=f"{several} of {role} {be} idle in transaction, the longest for "
             f"{span(longest['idle_s'])} ({longest['application']}, pid {longest['pid']}); {count(in_all)} in all. "
             f"End what holds a transaction open without working. {sql}.",
             evidence={

@@ -60,5 +60,6 @@ def judge_backlog(flow: Flow | str) -> Said:
         "drain_s": None if takes_s == inf else round(takes_s, 1),
     }
     effect = "arrivals take 70 % of what the aggregators can do, and the backlog drains"
-    advice = Advice("aggregator", f"{flow.consumers} aggregators", f"{needed} aggregators", effect, evidence, "medium")
+    now = "1 aggregator" if flow.consumers == 1 else f"{flow.consumers} aggregators"
+    advice = Advice("aggregator", now, f"{needed} aggregators", effect, evidence, "medium")
     return Said(BACKLOG, "warn", detail, (advice,))

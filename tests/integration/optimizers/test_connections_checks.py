@@ -53,6 +53,7 @@ async def test_k2_open_transaction_that_does_nothing_is_found_by_role(ill: Ill) 
         found = (await ill.findings(IdleInTransaction(idle_s_warn=0)))['"streamgauge"']
         assert found.severity is Severity.WARN
         assert found.evidence["application"] == "shop"
+        assert found.recommendation.startswith("1 session of streamgauge is idle in transaction")
         assert found.evidence["pids"] == [other.get_server_pid()]
         assert found.sql == "ALTER ROLE \"streamgauge\" SET idle_in_transaction_session_timeout = '60s'"
         assert found.rollback == 'ALTER ROLE "streamgauge" RESET idle_in_transaction_session_timeout'

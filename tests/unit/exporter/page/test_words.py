@@ -55,7 +55,10 @@ def test_evidence_takes_its_unit_from_its_name() -> None:
     assert words.evidence(10822, "calls") == "10,822"
     assert (words.evidence(1.25, "requests_per_s"), words.unit_free("requests_per_s")) == ("1.25/s", "requests")
     assert words.evidence(None, "requests_per_s") == words.UNKNOWN
-    assert words.evidence(["a", 1], "objects") == '["a", 1]'
+    assert words.evidence(["a", 1], "objects") == "a; 1"
+    assert words.evidence([], "objects") == "none"
+    queries = [{"queryid": "7", "mean_ms": 1200.0}, {"queryid": "8", "mean_ms": None}]
+    assert words.evidence(queries, "queries") == f"queryid 7, mean 1.2 s; queryid 8, mean {words.UNKNOWN}"
     assert words.evidence("text", "size_bytes") == "text"
     assert words.unit_free("mean_exec_ms") == "mean exec"
 
