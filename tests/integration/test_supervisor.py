@@ -25,7 +25,13 @@ signal.signal(signal.SIGTERM, end)
 pathlib.Path(sys.argv[3]).touch()
 while True: time.sleep(1)
 """
-BAD = "import sys; sys.exit('the reason it died of')"
+# Dies only when the others can be asked to stop: they are started at once, not one after another.
+BAD = """
+import pathlib, sys, time
+others = [pathlib.Path(sys.argv[3]).with_name(f"{name}.ready") for name in ("aggregator", "exporter")]
+while not all(ready.exists() for ready in others): time.sleep(0.01)
+sys.exit("the reason it died of")
+"""
 NAMES = ("aggregator", "exporter", "api", "traffic")
 
 
