@@ -1,64 +1,34 @@
 """Kill -9 of each part under load: afterwards every event the oracle wrote is committed, once."""
 
 import asyncio
-import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import psutil
 import pytest
 
-from database.connect import AWAY, SCHEMA
+from database.connect import SCHEMA
 from streamgauge.embedded import PostgresServer, RedisServer
 from streamgauge.load_oracle import read_oracle
-from streamgauge.loadtest import compare_oracle
 from streamgauge.processes import wait_until
+from tests.loading import (
+    COMMITTED,
+    DEADLINE_S,
+    DUPLICATES,
+    EVENTS,
+    FAST,
+    Load,
+    assert_audit,
+    assert_exact,
+    fetch,
+)
 from tests.pipeline import Pipeline
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
-
-DEADLINE_S = 90.0
-EVENTS = 60_000
-RATE = 8_000
-FAST = {
-    "STREAMGAUGE_RECLAIM_IDLE_S": "1",
-    "STREAMGAUGE_RECLAIM_INTERVAL_S": "0.5",
-    "STREAMGAUGE_LEASE_S": "1.5",
-    "STREAMGAUGE_COMMIT_INTERVAL_S": "0.1",
-}
-
-
-class Load:
-    """A load test in a process of its own, with its oracle files."""
-
-    def __init__(self, pipeline: Pipeline, dsn: str, *options: str) -> None:
-        self.dsn = dsn
-        self.oracle = pipeline.folder / "oracle"
-        command = [sys.executable, "-m", "streamgauge", "loadtest", "--real", "--json", "--oracle", str(self.oracle)]
-        command += ["--events", str(EVENTS), "--rate", str(RATE), "--series", "40", "--producers", "2"]
-        command += ["--deadline", str(DEADLINE_S), *options]
-        self.process = subprocess.Popen(
-            command, env=pipeline.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def finish(self) -> dict[str, Any]:
-        """Wait for its end and return its last line."""
-        out, err = self.process.communicate(timeout=2 * DEADLINE_S)
-        assert out, err
-        return json.loads(out.splitlines()[-1])
-
-    def differences(self) -> list[str]:
-        """Compare totals with the oracle, series by series: counts, sums, `le` counts."""
-        files = sorted(self.oracle.parent.glob("oracle.*"))
-        assert files
-        return [str(difference) for difference in compare_oracle(files, self.dsn, SCHEMA)]
 
 
 @contextmanager
@@ -72,50 +42,6 @@ def loaded(tmp_path: Path, dsn: str, redis_url: str) -> Generator[tuple[Pipeline
         finally:
             load.process.kill()
             load.process.wait()
-
-
-COMMITTED = "SELECT coalesce(sum(committed_events), 0)::bigint FROM producers"
-DUPLICATES = "SELECT coalesce(sum(duplicates), 0)::bigint FROM producers"
-
-
-def fetch(dsn: str, query: str) -> int:
-    """Return one number; 0 while the server cannot be reached."""
-
-    async def ask() -> int:
-        connection = await asyncpg.connect(dsn, timeout=5, server_settings={"search_path": SCHEMA})
-        try:
-            return int(await connection.fetchval(query, timeout=5) or 0)
-        finally:
-            await connection.close(timeout=5)
-
-    try:
-        return asyncio.run(ask())
-    except AWAY:
-        return 0
-
-
-def assert_exact(pipeline: Pipeline, load: Load, dsn: str) -> None:
-    """Everything that was sent is committed once, says the oracle, the ledger and the audit."""
-    said = load.finish()
-    assert said["sent"] == EVENTS, said
-    assert said["committed"] == said["accepted"] == EVENTS, said
-    assert said["lost"] == said["dropped"] == said["quarantined"] == said["in_flight"] == 0, said
-    assert load.differences() == []
-    assert fetch(dsn, "SELECT sum(n)::bigint FROM totals") == fetch(dsn, COMMITTED)
-    assert_audit(pipeline)
-
-
-def assert_audit(pipeline: Pipeline) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "streamgauge", "audit", "--json"],
-        env=pipeline.env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["ok"]
 
 
 @pytest.mark.parametrize("point", ["before_commit", "after_commit", "before_ack"])
