@@ -14,6 +14,7 @@ from aggregator.committer import Committer
 from aggregator.decode import Entry
 from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, stream_key
 from database.connect import Pool, acquire
+from database.hosts import OldTimeline
 from database.queries import load
 from database.redis_link import Link
 
@@ -22,16 +23,11 @@ log = logging.getLogger(__name__)
 REPLAY_ENTRIES: Final = 200
 
 
-class OldTimeline(OSError):
-    """The server is behind the one whose commits were acknowledged: writing to it would fork history."""
-
-
 async def database_identity(pool: Pool) -> tuple[int, int]:
     """Return system identifier and timeline of the server."""
     async with acquire(pool) as connection:
         row = await connection.fetchrow(load("database_identity"))
-    if row is None:
-        raise OldTimeline("the server does not tell its identity")
+    assert row is not None, "BUG: a query without FROM has a row"
     return int(row["system_identifier"]), int(row["timeline"])
 
 
@@ -66,7 +62,7 @@ async def check(link: Link, pool: Pool, committers: Sequence[Committer], shards:
         return
     old_system, _, old_timeline = (stored or now).decode().partition("/")
     if old_system == str(system) and int(old_timeline or 0) > timeline:
-        raise OldTimeline(f"database is on timeline {timeline}, acknowledgements refer to {old_timeline}")
+        raise OldTimeline(system, timeline, int(old_timeline))
     reason = (
         f"database {now.decode()} at commit {newest}; acknowledgements refer to {(stored or now).decode()} at commit "
     )

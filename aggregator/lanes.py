@@ -11,6 +11,7 @@ from aggregator.decode import BlockCache
 from aggregator.identities import Identities
 from aggregator.settings import AggregatorSettings
 from database.connect import SCHEMA, Pool, acquire, open_pool
+from database.hosts import Hosts
 from database.load_runs import ensure_run
 from database.queries import load
 
@@ -54,8 +55,9 @@ class Lane:
 class Lanes:
     """All lanes of one shard's committer."""
 
-    def __init__(self, settings: AggregatorSettings) -> None:
+    def __init__(self, settings: AggregatorSettings, hosts: Hosts | None = None) -> None:
         self._settings = settings
+        self._hosts = hosts or Hosts(settings)
         self._lanes: dict[str | None, Lane] = {}
         self._run_blocks: dict[str, BlockCache] = {}
         self._opening = asyncio.Lock()
@@ -95,7 +97,12 @@ class Lanes:
                 each.reconnected = True
 
         pool = await open_pool(
-            self._settings, schema, application="streamgauge-aggregator", size=3, connected=connected
+            self._settings,
+            schema,
+            application="streamgauge-aggregator",
+            size=3,
+            connected=connected,
+            hosts=self._hosts,
         )
         identities = Identities(pool, self._settings.streamgauge_series_budget)
         if run_id is not None:

@@ -22,6 +22,7 @@ from aggregator.settings import AggregatorSettings
 from aggregator.slots import SlotTrigger
 from database import jobs
 from database.connect import AWAY, Connection, open_pool
+from database.hosts import Hosts
 from database.jobs import Claim, Planned
 from optimizers.job import Job
 
@@ -52,6 +53,7 @@ async def run_schedule(
     until_settled: Callable[[float], Awaitable[str | None]],
     crash: CrashPoint,
     stopping: asyncio.Event,
+    hosts: Hosts | None = None,
 ) -> None:
     """Run the schedule of one aggregator, with pools of its own, until stopped.
 
@@ -59,8 +61,8 @@ async def run_schedule(
     has to do.
     """
     # A run keeps one connection for its lock, whatever its job does with the other pool.
-    pool = await open_pool(settings, application="streamgauge-schedule", size=len(planned) + 3)
-    job_pool = await open_pool(settings, application="streamgauge-jobs", size=JOB_CONNECTIONS)
+    pool = await open_pool(settings, application="streamgauge-schedule", size=len(planned) + 3, hosts=hosts)
+    job_pool = await open_pool(settings, application="streamgauge-jobs", size=JOB_CONNECTIONS, hosts=hosts)
     try:
         execution = Execution(settings, settings, consumer, pool, job_pool, until_settled, crash)
         await Schedule(planned, settings, execution, ahead_s).run(stopping)

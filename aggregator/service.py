@@ -31,6 +31,7 @@ from aggregator.shards import shard_count
 from aggregator.trim import Trimmer
 from aggregator.upkeep import audit_job, upkeep_job
 from database.connect import acquire, require_access
+from database.hosts import Hosts, OldTimeline
 from database.migrate import check as check_schema
 from database.queries import load
 from database.redis_link import Link, open_link
@@ -58,6 +59,7 @@ class Aggregator:
     def __init__(self, settings: AggregatorSettings) -> None:
         self.consumer = f"{socket.gethostname()[:40]}-{secrets.token_hex(4)}"
         self._settings = settings
+        self._hosts = Hosts(settings)
         self._crash = CrashPoint(settings.streamgauge_crash_at)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="fold")
         self._stopping = asyncio.Event()
@@ -75,7 +77,7 @@ class Aggregator:
 
     async def run(self) -> None:
         """Run until stopped. Raises SchemaError or SettingsError at start; waits for servers that are away."""
-        lanes = Lanes(self._settings)
+        lanes = Lanes(self._settings, self._hosts)
         link = self._open_link()
         try:
             try:
@@ -128,12 +130,15 @@ class Aggregator:
         if now - self._checked_at < FAILOVER_CHECK_S and not main.reconnected:
             return
         main.reconnected = False
-        spare = Lanes(self._settings)
+        spare = Lanes(self._settings, self._hosts)
         try:
             committers = [self._committer(i, spare) for i in range(self._shard_count)]
             await check_failover(link, main.pool, committers, self._shard_count, self.consumer)
-        except BaseException:
+        except BaseException as error:
             main.reconnected = True  # not settled: nothing may be committed before it is
+            if isinstance(error, OldTimeline):
+                self._hosts.require(error.system, error.needed)
+                await main.pool.expire_connections()
             raise
         finally:
             await spare.aclose()
@@ -168,7 +173,7 @@ class Aggregator:
     def _start_shard(self, number: int) -> None:
         settings = self._settings
         link = self._open_link(BLOCK_MS / 1000)
-        lanes = self._lanes_of[number] = Lanes(settings)
+        lanes = self._lanes_of[number] = Lanes(settings, self._hosts)
         reader = Reader(link, number, self.consumer, reclaim_idle_ms=int(settings.streamgauge_reclaim_idle_s * 1000))
 
         async def check() -> None:
@@ -215,7 +220,9 @@ class Aggregator:
         )
         settled = partial(until_settled, link, self._shard_count)
         lane = await lanes.main()
-        await run_schedule(planned, settings, self.consumer, lane.ahead_s, settled, self._crash, self._stopping)
+        await run_schedule(
+            planned, settings, self.consumer, lane.ahead_s, settled, self._crash, self._stopping, self._hosts
+        )
 
     async def _is_drained(self, link: Link) -> bool:
         """Whether every stream was read to its end and everything read is acknowledged, by whomever."""

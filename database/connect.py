@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from database.hosts import Hosts, host_names
 from database.settings import PostgresSettings, SettingsError
 
 if TYPE_CHECKING:
@@ -87,17 +88,12 @@ def server_settings(settings: PostgresSettings, schema: str, application: str) -
     }
 
 
-def hosts(settings: PostgresSettings) -> list[str]:
-    """Return the hosts of POSTGRES_HOST, which may name several: whichever takes writes is used."""
-    return [host.strip() for host in settings.postgres_host.split(",")]
-
-
 def dsn_parts(settings: PostgresSettings) -> dict[str, Any]:
     """Return the asyncpg connect arguments that say where the server is."""
     if settings.postgres_dsn is not None:
         return {"dsn": settings.postgres_dsn.get_secret_value()}
     return {
-        "host": hosts(settings),
+        "host": host_names(settings),
         "port": settings.postgres_port,
         "database": settings.postgres_db,
         "user": settings.postgres_user,
@@ -112,17 +108,26 @@ async def open_pool(
     application: str = "streamgauge",
     size: int = 4,
     connected: Callable[[], None] = lambda: None,
+    hosts: Hosts | None = None,
 ) -> Pool:
     """Open a pool of at most `size` read-write connections whose names resolve in `schema`.
 
-    `connected` is called for each new connection: the server behind it may be another one.
+    `connected` is called for each new connection: the server behind it may be another one. Once one is found that is
+    on a newer timeline, connections to others are not used again.
     """
+    hosts = hosts or Hosts(settings)
+    known = hosts.changes
 
     async def init(_: Connection) -> None:
+        nonlocal known
         connected()
+        if hosts.changes != known:
+            known = hosts.changes
+            await pool.expire_connections()
 
-    return await asyncpg.create_pool(
+    pool: Pool = await asyncpg.create_pool(
         **dsn_parts(settings),
+        connect=hosts.connect,
         min_size=0,
         max_size=size,
         timeout=settings.streamgauge_postgres_connect_timeout_s,
@@ -133,6 +138,7 @@ async def open_pool(
         setup=_limit_transactions,
         max_inactive_connection_lifetime=300,
     )
+    return pool
 
 
 async def _limit_transactions(connection: Connection) -> None:

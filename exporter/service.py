@@ -9,6 +9,7 @@ import logging
 from uuid import UUID
 
 from database.connect import AWAY, Pool, acquire, open_pool
+from database.hosts import Hosts
 from database.queries import load
 from database.redis_link import open_link
 from database.replicas import open_replicas, read_replicas
@@ -17,7 +18,7 @@ from exporter.history_servers import HistoryServers
 from exporter.monitor import ProductionMonitor
 from exporter.refresh import Refresher
 from exporter.settings import ExporterSettings
-from exporter.snapshot import Snapshots, Unavailable, View
+from exporter.snapshot import OtherDatabase, Snapshots, Unavailable, View
 from exporter.streams import COUNT_DEADLINE_S, Streams, Waiting
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Exporter:
         self.streams = Streams(settings, open_link(settings, at_most_s=COUNT_DEADLINE_S), self._unaccounted)
         self.refresher = Refresher(self._take, settings.streamgauge_scrape_deadline_s)
         self.monitor = ProductionMonitor(settings, self.refresher)
+        self._hosts = Hosts(settings)
         self._pool: Pool | None = None
         self._history: HistoryServers | None = None
         self._snapshots: Snapshots | None = None
@@ -56,7 +58,9 @@ class Exporter:
 
     async def open(self) -> None:
         """Make the pools; connections are made when they are needed."""
-        self._pool = await open_pool(self.settings, application="streamgauge exporter", size=POOL_SIZE)
+        self._pool = await open_pool(
+            self.settings, application="streamgauge exporter", size=POOL_SIZE, hosts=self._hosts
+        )
         self._snapshots = Snapshots(
             self.settings, self._pool, self.streams.acknowledged, self.streams.in_flight, self._derived
         )
@@ -88,7 +92,12 @@ class Exporter:
     async def _take(self) -> View:
         assert self._snapshots is not None
         self.streams.start_counting()
-        return await self._snapshots.take()
+        try:
+            return await self._snapshots.take()
+        except OtherDatabase as error:
+            self._hosts.require_identity(error.wanted)
+            await self.pool.expire_connections()
+            raise
 
     async def _unaccounted(self, waiting: list[Waiting]) -> dict[str, int]:
         ids = [UUID(bytes=entry.producer_id) for entry in waiting]

@@ -68,6 +68,14 @@ class Unavailable(Exception):
     """No snapshot may be served now; the text says why."""
 
 
+class OtherDatabase(Unavailable):
+    """Acknowledgements refer to another database, or another timeline of it; `wanted` names it."""
+
+    def __init__(self, found: str, wanted: str) -> None:
+        super().__init__(f"this database is {found}, acknowledgements refer to {wanted}")
+        self.wanted = wanted
+
+
 class Head(NamedTuple):
     """Where a snapshot stands."""
 
@@ -173,7 +181,7 @@ class Snapshots:
             raise Unavailable("Redis cannot be asked whether this is the current database")
         if acknowledged.identity and acknowledged.identity != head.identity:
             self._confirmed = None
-            raise Unavailable(f"this database is {head.identity}, acknowledgements refer to {acknowledged.identity}")
+            raise OtherDatabase(head.identity, acknowledged.identity)
         if acknowledged.commit > (head.last_commit or 0):
             self._confirmed = None
             newest = head.last_commit or 0

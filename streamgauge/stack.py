@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 import asyncpg
 
-from database.connect import SCHEMA, hosts
+from database.connect import SCHEMA
+from database.hosts import host_names
 from database.queries import load
 from database.settings import PostgresSettings, SettingsError, read_settings
 from streamgauge.processes import StartError, free_port, port_is_taken
@@ -122,7 +123,7 @@ def postgres_address(environ: Mapping[str, str]) -> str:
         return settings.postgres_dsn.get_secret_value()
     password = settings.postgres_password.get_secret_value() if settings.postgres_password else ""
     user = quote(settings.postgres_user, safe="") + (f":{quote(password, safe='')}" if password else "")
-    where = ",".join(f"{host}:{settings.postgres_port}" for host in hosts(settings))
+    where = ",".join(f"{host}:{settings.postgres_port}" for host in host_names(settings))
     return f"postgresql://{user}@{where}/{quote(settings.postgres_db, safe='')}"
 
 

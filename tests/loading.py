@@ -33,17 +33,17 @@ class Load:
     """A load test in a process of its own, with its oracle files."""
 
     def __init__(
-        self, pipeline: Pipeline, dsn: str, *options: str, events: int = EVENTS, rate: int = RATE, name: str = "oracle"
+        self, pipeline: Pipeline, dsn: str, *options: str, events: int = EVENTS, rate: int = RATE, at: str | None = None
     ) -> None:
+        """`dsn`: where the totals are in the end; `at`: the load test's own address, if not the pipeline's."""
         self.dsn = dsn
         self.events = events
-        self.oracle = pipeline.folder / name
+        self.oracle = pipeline.folder / "oracle"
         command = [sys.executable, "-m", "streamgauge", "loadtest", "--real", "--json", "--oracle", str(self.oracle)]
         command += ["--events", str(events), "--rate", str(rate), "--series", "40", "--producers", "2"]
         command += ["--deadline", str(DEADLINE_S), *options]
-        self.process = subprocess.Popen(
-            command, env=pipeline.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        env = pipeline.env | ({"POSTGRES_DSN": at} if at else {})
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> dict[str, Any]:
         """Wait for its end and return its last line."""

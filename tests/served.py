@@ -1,0 +1,68 @@
+"""What scrapes saw while something went wrong: a thread that asks for /metrics all the time.
+
+In: one or more exporters' ports. Out: the counters that fell, how many answers and refusals there were.
+Promise: a counter counts as fallen when any exporter shows less than any of them showed before; each request begins
+after the one before it has ended.
+"""
+
+import random
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamgauge.stack import get
+
+PAUSE_S: Final = 0.05
+
+
+class Served:
+    """Scrapes at random until the block ends. `fell` must be empty then."""
+
+    def __init__(self, *ports: int, seed: int = 1) -> None:
+        self.fell: list[str] = []
+        self.answers = 0
+        self.refusals = 0
+        self.highest: dict[str, float] = {}
+        self._ports: Sequence[int] = ports
+        self._random = random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scrapes")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def check(self, least: int = 1) -> None:
+        """No counter fell, in so many scrapes at least."""
+        assert not self.fell, self.fell[:5]
+        assert self.answers >= least, f"{self.answers} scrapes were answered, {self.refusals} were not"
+
+    def _run(self) -> None:
+        while not self._stop.wait(PAUSE_S):
+            status, body = get(self._random.choice(self._ports), "/metrics")
+            if status != 200:
+                self.refusals += 1
+                continue
+            self.answers += 1
+            for key, value in counters(body.decode()).items():
+                before = self.highest.get(key, 0.0)
+                if value < before:
+                    self.fell.append(f"{key}: {value:g} after {before:g}")
+                self.highest[key] = max(value, before)
+
+
+def counters(text: str) -> dict[str, float]:
+    """Return what must never fall: counters, and a histogram's counts and buckets."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if family.type == "counter" or (family.type == "histogram" and not sample.name.endswith("_sum")):
+                found[f"{sample.name}{sorted(sample.labels.items())}"] = sample.value
+    return found
