@@ -29,7 +29,7 @@ LOCK_TIMEOUT_S: Final = 10
 
 
 class NotCommitted(Exception):
-    """COMMIT was answered with another tag: nothing was stored."""
+    """COMMIT was answered with another tag, so that nothing is stored; or with a warning: stored here, perhaps lost."""
 
 
 AWAY: Final = (
@@ -162,10 +162,25 @@ async def acquire(pool: Pool) -> AsyncGenerator[Connection, None]:
 
 
 async def commit(connection: Connection) -> None:
-    """COMMIT and require its tag: PostgreSQL answers ROLLBACK, without an error, for an aborted transaction."""
-    tag = await connection.execute("COMMIT")
-    if tag != "COMMIT":
-        raise NotCommitted(tag)
+    """COMMIT and require its tag, and no warning with it.
+
+    PostgreSQL answers ROLLBACK, without an error, for an aborted transaction; and COMMIT with a warning when its wait
+    for a synchronous standby was cancelled: it is committed here and may be nowhere else.
+    """
+    warnings: list[str] = []
+
+    def note(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            warnings.append(message.message)
+
+    connection.add_log_listener(note)
+    try:
+        tag = await connection.execute("COMMIT")
+    finally:
+        if not is_lost(connection):
+            connection.remove_log_listener(note)
+    if tag != "COMMIT" or warnings:
+        raise NotCommitted("; ".join([tag, *warnings]))
 
 
 def is_lost(connection: Connection) -> bool:

@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -76,9 +77,11 @@ class Server:
         until(lambda: self._starts(command), f"PostgreSQL {self.version} is up")
 
     def make_database(self) -> None:
-        """Make the database with the current schema."""
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, DATABASE)
-        asyncio.run(migrate(self.dsn()))
+        """Make the database with the current schema, anew if there is one."""
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "--maintenance-db", "postgres"]
+        self._run("dropdb", *where, "--force", "--if-exists", DATABASE)
+        self._run("createdb", *where, DATABASE)
+        run_alone(migrate(self.dsn()))
 
     def standby(self, home: Path, port: int, **more: str) -> "Server":
         """Return a running standby that streams from this server through a port."""
@@ -157,6 +160,12 @@ class Server:
             group=None if self._prefix or self._user is None else self._user[1],
         )
         assert done.returncode == 0, f"{tool}: {done.stderr}"
+
+
+def run_alone(work: Coroutine[Any, Any, object]) -> None:
+    """Run a coroutine to its end, in a loop of its own even where another one runs."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result(DEADLINE_S)
 
 
 def until(holds: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> float:
