@@ -1,6 +1,6 @@
 """The edge that is deployed: the real nginx from our file over five real replicas.
 
-What differs from the file is in `changes`: ports, folders, the addresses of the replicas.
+What differs from the file is in `Edge.configure`: ports, folders, the addresses of the replicas.
 """
 
 import asyncio
@@ -10,27 +10,23 @@ import signal
 import socket as sockets_of
 import ssl
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamgauge.processes import free_port, wait_until
 from streamgauge.stack import answers, get
-from tests.pipeline import Pipeline
+from tests.edge import ROOT, UPSTREAMS, Edge
 from tests.watching import binary
 
 pytestmark = pytest.mark.timeout(180)
 
-ROOT: Final = Path(__file__).parents[2]
-CONF: Final = ROOT / "nginx/nginx.conf"
-REPLICAS: Final = 5
 SOURCES: Final = ("/metrics", "/metrics/self", "/health/detailed", "/api/monitoring/jobs", "/docs", "/openapi.json")
 HEADERS: Final = (
     "strict-transport-security",
@@ -40,74 +36,6 @@ HEADERS: Final = (
     "content-security-policy",
     "x-request-id",
 )
-
-
-class Edge:
-    """nginx and its replicas."""
-
-    def __init__(self, folder: Path, redis_url: str) -> None:
-        self.folder = folder
-        self.tls, self.plain, self.status = free_port(), free_port(), free_port()
-        self.ports = [free_port() for _ in range(REPLICAS)]
-        self.processes = Pipeline(folder, "postgresql://nobody@127.0.0.1:1/none", redis_url)
-        self.context = ssl.create_default_context()
-
-    def open(self) -> None:
-        """Start everything."""
-        for number in range(REPLICAS):
-            self.start_replica(number)
-        maker = ROOT / "nginx/ssl/make-certificate.sh"
-        subprocess.run([maker, self.folder / "ssl"], check=True, capture_output=True, timeout=30)
-        self.context = ssl.create_default_context(cafile=self.folder / "ssl/ca.crt")
-        (self.folder / "run").mkdir()
-        self.processes.start("nginx", binary("nginx"), "-c", str(self.configure()), "-g", "daemon off;")
-        assert wait_until(answers(self.status, "/stub_status"), 20), self.processes.log("nginx").read_text()
-        assert wait_until(lambda: all(answers(port, "/healthz")() for port in self.ports), 60)
-
-    def configure(self) -> Path:
-        """Write our file as it is, but for where things are."""
-        text = CONF.read_text()
-        changes = {
-            "listen 8443": f"listen 127.0.0.1:{self.tls}",
-            "listen 8080": f"listen 127.0.0.1:{self.plain}",
-            "listen 8081": f"listen 127.0.0.1:{self.status}",
-            "/run/nginx": str(self.folder / "run"),
-            "/etc/nginx/ssl": str(self.folder / "ssl"),
-            "/dev/stdout": str(self.folder / "access.log"),
-        }
-        changes |= {f"172.30.0.1{n + 1}:8000": f"127.0.0.1:{port}" for n, port in enumerate(self.ports)}
-        for ours, theirs in changes.items():
-            assert ours in text, f"nginx.conf has no {ours!r} any more"
-            text = text.replace(ours, theirs)
-        path = self.folder / "nginx.conf"
-        path.write_text(text)
-        return path
-
-    def start_replica(self, number: int) -> None:
-        """Start one replica; it believes nginx about the client's address."""
-        port = self.ports[number]
-        command = (sys.executable, "-m", "uvicorn", "producers.api:app", "--port", str(port))
-        settings = {"FORWARDED_ALLOW_IPS": "127.0.0.1", "REFERENCE_WS_ORIGINS": "https://ours.example"}
-        self.processes.start(f"replica-{number}", *command, env=settings)
-
-    def get(
-        self, path: str, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] | None = None
-    ) -> tuple[int, dict[str, str]]:
-        """Ask through nginx with TLS."""
-        connection = http.client.HTTPSConnection("localhost", self.tls, context=self.context, timeout=10)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status, {name.lower(): value for name, value in answer.getheaders()}
-        finally:
-            connection.close()
-
-    async def socket(self, port: int | None = None, **options: Any) -> ClientConnection:
-        """Open a WebSocket through nginx, or directly to a replica."""
-        if port is not None:
-            return await connect(f"ws://127.0.0.1:{port}/ws", open_timeout=10, **options)
-        return await connect(f"wss://localhost:{self.tls}/ws", ssl=self.context, open_timeout=10, **options)
 
 
 async def receive(socket: ClientConnection) -> Any:
@@ -290,7 +218,7 @@ async def test_a_rolling_restart_closes_every_socket_with_1012(edge: Edge) -> No
     """Each client is told that the service restarts, and is served again by the replicas that are there."""
     sockets = [await edge.socket(ping_interval=None) for _ in range(10)]
     codes: list[int] = []
-    for number in range(REPLICAS):
+    for number in range(UPSTREAMS):
         edge.processes.stop(f"replica-{number}", signal.SIGTERM)
         edge.start_replica(number)
         assert wait_until(answers(edge.ports[number], "/healthz"), 60)
