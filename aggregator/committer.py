@@ -16,12 +16,12 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from aggregator.crash import CrashPoint
 from aggregator.decode import Booked, Decoded, Entry, decode
 from aggregator.fold import fold
 from aggregator.identities import check_resolved
 from aggregator.lanes import Lane, Lanes
 from contract.batch import VERSION, BatchError, Envelope, read_envelope
+from contract.crash import CrashPoint
 from contract.reasons import Parked, Quarantined
 from contract.windows import FUTURE_BOUND_S, LATE_BOUND_S, WINDOW_S, window_start_s
 from database.admission import Producer
@@ -213,7 +213,7 @@ class Committer:
     async def _apply(self, ready: "Ready") -> list[tuple[int, int]]:
         self._crash.reach("before_commit")
         began = time.perf_counter()
-        already = await apply(ready.lane.pool, ready.folded, ready.generation, self._consumer)
+        already = await apply(ready.lane.pool, ready.folded, ready.generation, self._consumer, self._crash)
         self._crash.reach("after_commit")
         if not already:
             now = time.perf_counter()
@@ -278,9 +278,11 @@ class Committer:
             entry.data,
         )
         if not trusted or envelope is None:
-            return await quarantine_raw(lane.pool, record)
+            await quarantine_raw(lane.pool, record)
+            return self._crash.reach("after_quarantine")
         number = await lane.identities.producer_number(envelope.producer_id, batch, entry.shard)
         await quarantine_batch(lane.pool, record, _accounting(number, batch))
+        self._crash.reach("after_quarantine")
 
     async def refuse_crashing(self, entry: Entry) -> None:
         """Quarantine an entry that ended a child process."""

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from aggregator.crash import CrashPoint
 from aggregator.schedule_settings import ScheduleSettings
+from contract.crash import CrashPoint
 from database import jobs
 from database.connect import AWAY, Connection, Pool
 from database.jobs import Claim

@@ -12,6 +12,7 @@ from typing import Final
 
 from aggregator.committer import Committer
 from aggregator.decode import Entry
+from contract.crash import NEVER, CrashPoint
 from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, stream_key
 from database.connect import Pool, acquire
 from database.hosts import OldTimeline
@@ -49,7 +50,9 @@ async def _gap(link: Link, shards: int, newest_at_s: float | None) -> str:
     return ""
 
 
-async def check(link: Link, pool: Pool, committers: Sequence[Committer], shards: int, consumer: str) -> None:
+async def check(
+    link: Link, pool: Pool, committers: Sequence[Committer], shards: int, consumer: str, crash: CrashPoint = NEVER
+) -> None:
     """Compare identities; on a change raise the fence, fold every retained stream again, lower the fence."""
     system, timeline = await database_identity(pool)
     now = f"{system}/{timeline}".encode()
@@ -70,11 +73,14 @@ async def check(link: Link, pool: Pool, committers: Sequence[Committer], shards:
     log.warning("database_changed", extra={"reason": reason})
     async with acquire(pool) as connection:
         fence_id = int(await connection.fetchval(load("raise_fence"), reason, consumer))
+    crash.reach("after_fence")
     for shard in range(shards):
         await _replay(link, shard, committers[shard % len(committers)])
+    crash.reach("before_fence_falls")
     # In this order: whoever dies in between leaves work that the next check sees, never a fence that stays.
     async with acquire(pool) as connection:
         await connection.execute(load("lower_fences"), fence_id)
+    crash.reach("after_fence_fell")
     await link.set(COMMIT_KEY, (await newest_commit(pool))[0])
     await link.set(DATABASE_KEY, now)
     log.warning("database_restored", extra={"now": now.decode()})

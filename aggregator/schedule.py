@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler  # pyright: ignore[reportMissingTypeStubs]
 
-from aggregator.crash import CrashPoint
 from aggregator.execution import OUTSIDE, Execution
 from aggregator.schedule_settings import ScheduleSettings
 from aggregator.settings import AggregatorSettings
 from aggregator.slots import SlotTrigger
+from contract.crash import CrashPoint
 from database import jobs
 from database.connect import AWAY, Connection, open_pool
 from database.hosts import Hosts

@@ -18,7 +18,6 @@ from functools import partial
 from typing import Final, TypeVar
 
 from aggregator.committer import Committer
-from aggregator.crash import CrashPoint
 from aggregator.failover import check as check_failover
 from aggregator.lanes import Lane, Lanes
 from aggregator.leases import Leases
@@ -30,6 +29,7 @@ from aggregator.shard import BLOCK_MS, OPERATIONAL, Shard
 from aggregator.shards import shard_count
 from aggregator.trim import Trimmer
 from aggregator.upkeep import audit_job, upkeep_job
+from contract.crash import CrashPoint
 from database.connect import acquire, require_access
 from database.hosts import Hosts, OldTimeline
 from database.migrate import check as check_schema
@@ -133,7 +133,7 @@ class Aggregator:
         spare = Lanes(self._settings, self._hosts)
         try:
             committers = [self._committer(i, spare) for i in range(self._shard_count)]
-            await check_failover(link, main.pool, committers, self._shard_count, self.consumer)
+            await check_failover(link, main.pool, committers, self._shard_count, self.consumer, self._crash)
         except BaseException as error:
             main.reconnected = True  # not settled: nothing may be committed before it is
             if isinstance(error, OldTimeline):
@@ -182,6 +182,7 @@ class Aggregator:
         committer = self._committer(number, lanes)
         self._committing.append(committer)
         shard = Shard(settings, reader, committer, lanes, self._crash, check)
+        self._crash.reach("after_lease")
         self._shards[number] = (shard, asyncio.create_task(shard.run(), name=f"shard {number}"))
         log.info("shard_started", extra={"shard": number})
 
@@ -262,6 +263,7 @@ class Aggregator:
                     for lane in (main, *self._open_lanes(shard)):
                         await lane.set_clock()
                     await trimmer.trim(shard, main.pool)
+                    self._crash.reach("after_trim")
                     await trimmer.drop_idle_consumers(shard)
                 except OPERATIONAL as error:
                     log.warning("step_failed", extra={"step": "trim", "shard": shard, "error": repr(error)})

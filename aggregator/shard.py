@@ -14,11 +14,11 @@ from typing import Final, TypeVar
 from redis.exceptions import RedisError
 
 from aggregator.committer import Committer, Prepared
-from aggregator.crash import CrashPoint
 from aggregator.decode import Entry
 from aggregator.lanes import Lanes
 from aggregator.reader import Reader
 from aggregator.settings import AggregatorSettings
+from contract.crash import CrashPoint
 from database.connect import AWAY, acquire
 from database.queries import load
 
@@ -68,6 +68,7 @@ class Shard:
         while not self.stop.is_set():
             entries = await self._retry(self._gather, "read")
             if entries or self.reader.lost or self.reader.crashing:
+                self._crash.reach("after_read")
                 await self._read.put(entries)
         await self._read.put(None)
 
@@ -134,7 +135,9 @@ class Shard:
             newest = int(await connection.fetchval(load("newest_commit")))
         try:
             await self.reader.note_commit(newest)
+            self._crash.reach("after_note")
             await self.reader.ack(ids)
+            self._crash.reach("after_ack")
         except (RedisError, OSError, TimeoutError):
             # They are committed: read again from our pending list they are known as duplicates, then acknowledged.
             self.reader.restart()

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from contract.crash import NEVER, CrashPoint
 from database.connect import Connection, Pool, acquire, commit, roll_back
 from database.queries import load
 
@@ -63,7 +64,9 @@ class Fold:
     """Entries of which some columns are set aside while the rest is applied."""
 
 
-async def apply(pool: Pool, fold: Fold, generation: int, consumer: str) -> list[tuple[int, int]]:
+async def apply(
+    pool: Pool, fold: Fold, generation: int, consumer: str, crash: CrashPoint = NEVER
+) -> list[tuple[int, int]]:
     """Apply `fold`; returns (producer_no, seq) of batches already accounted for, in which case nothing changed."""
     async with acquire(pool) as connection:
         await connection.execute("BEGIN")
@@ -75,6 +78,7 @@ async def apply(pool: Pool, fold: Fold, generation: int, consumer: str) -> list[
         if already:
             await connection.execute("ROLLBACK")
         else:
+            crash.reach("in_transaction")
             await commit(connection)
         return already
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from contract.crash import CrashPoint
 from producers.clock import Clock
 from producers.drainer import Drainer
 from producers.metrics import Registry
@@ -48,8 +49,9 @@ class Life:
     def __init__(self, settings: Settings) -> None:
         self.clock = Clock()
         self.outbox = Outbox()
-        self.drainer = Drainer(Sealer(self.clock, settings.service, settings.run_id), self.clock)
-        self.sender = Sender(settings, self.outbox, self.clock, self.drainer.sealer.producer_id)
+        self.crash = CrashPoint(settings.crash_at)
+        self.drainer = Drainer(Sealer(self.clock, settings.service, settings.run_id), self.clock, self.crash)
+        self.sender = Sender(settings, self.outbox, self.clock, self.drainer.sealer.producer_id, self.crash)
         self.ended = threading.Event()
         self.lock = threading.Lock()
         """Held by whoever drains: the drainer's thread, or the one that stops. Never during I/O, never by emitters."""
@@ -147,7 +149,10 @@ class Client(Registry):
             if not life.clock.is_measured():
                 life.drainer.hold(self.children)
                 return
-            for sealed in life.drainer.tick(self.children, life.outbox.slots()):
+            batches = life.drainer.tick(self.children, life.outbox.slots())
+            if batches:
+                life.crash.reach("after_seal")
+            for sealed in batches:
                 life.outbox.put(sealed)
 
     def stop(self, timeout_s: float | None = None, *, exiting: bool = False) -> bool:
@@ -186,6 +191,7 @@ class Client(Registry):
             time.sleep(0.005)
             self._flush(life)
         if life.clock.is_measured() and not life.drainer.has_pending():
+            life.crash.reach("before_fin")
             life.outbox.put(life.drainer.sealer.fin(life.clock.now_ms()))
 
     def stats(self) -> Stats:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from contract.crash import NEVER, CrashPoint
 from contract.metric import Kind
 from contract.reasons import Dropped
 from contract.windows import window_start_s
@@ -28,6 +29,7 @@ class Drainer:
 
     sealer: Sealer
     clock: Clock
+    crash: CrashPoint = NEVER
     accepted: int = 0
     """Events drained, dropped ones included."""
     _pending: dict[Child, Accumulator] = field(default_factory=dict[Child, Accumulator])
@@ -81,6 +83,7 @@ class Drainer:
         if not parts and not self._is_due(now_ms):
             self._span_start_ms = now_ms
             return []
+        self.crash.reach("before_seal")
         sealed = [self.sealer.seal(part, self._span_start_ms, now_ms) for part in parts[:slots] or [[]]]
         self._keep(parts[slots:])
         self._sealed_ms = now_ms

@@ -20,6 +20,7 @@ from redis.exceptions import AskError, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from contract.crash import NEVER, CrashPoint
 from contract.redis_url import parse_redis_url
 from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
 from producers.clock import Clock
@@ -68,13 +69,16 @@ class Outbox:
 class Sender:
     """Sends one producer's batches. `run` is a thread's body."""
 
-    def __init__(self, settings: Settings, outbox: Outbox, clock: Clock, producer_id: bytes) -> None:
+    def __init__(
+        self, settings: Settings, outbox: Outbox, clock: Clock, producer_id: bytes, crash: CrashPoint = NEVER
+    ) -> None:
         self.sent = 0
         self.connected = False
         self._settings = settings
         self._outbox = outbox
         self._clock = clock
         self._producer_id = producer_id
+        self._crash = crash
         self._link: Link | None = None
         self._server: bytes | None = None
         self._shard = 0
@@ -126,11 +130,16 @@ class Sender:
         stream = stream_key(self._shard)
         commands: list[tuple[Any, ...]] = [("GET", full_key(self._shard))]
         commands += [("XADD", stream, "*", FIELD, sealed.data) for sealed in batches]
+        if batches:
+            self._crash.reach("before_send")
         flag, *replies = self._run(link, commands)
+        if batches:
+            self._crash.reach("after_send")
         failed = next((r for r in (flag, *replies) if isinstance(r, Exception)), None)
         for sealed, reply in zip(batches, replies, strict=True):
             if not isinstance(reply, Exception):
                 self._acknowledge(sealed)
+                self._crash.reach("after_acknowledged")
         self._outbox.held = flag is not None and not isinstance(flag, Exception)
         if failed is not None:
             raise failed

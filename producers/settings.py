@@ -38,6 +38,8 @@ class Settings:
     """What this build of the application is called; becomes a label of request durations."""
     cache_ttl_apply: bool = False
     """Whether caches take the lifetimes that are set in Redis."""
+    crash_at: str = ""
+    """Test hook: the named point at which the process kills itself."""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -57,6 +59,7 @@ class Settings:
             run_id=_text(env, "STREAMGAUGE_RUN_ID", "") or None,
             release=_release(_text(env, "STREAMGAUGE_RELEASE", "")),
             cache_ttl_apply=_is_on(env, "STREAMGAUGE_CACHE_TTL_APPLY"),
+            crash_at=_text(env, "STREAMGAUGE_CRASH_AT", ""),
         )
 
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aggregator.committer import Committer
-from aggregator.crash import CrashPoint
 from aggregator.decode import Entry
 from aggregator.lanes import Lanes
 from aggregator.reader import Reader
 from aggregator.settings import AggregatorSettings
 from aggregator.shard import Shard
+from contract.crash import CrashPoint
 from contract.streams import FIELD, GROUP, stream_key
 from database.connect import Pool
 from database.redis_link import open_link

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from aggregator import schedule
-from aggregator.crash import CrashPoint
 from aggregator.schedule import run_schedule
 from aggregator.settings import AggregatorSettings
+from contract.crash import CrashPoint
 from database import jobs
 from database.connect import Pool, acquire, open_pool
 from database.jobs import Claim
