@@ -118,6 +118,11 @@ class Server:
         """Return the first value of a query; None while the server is away."""
         return ask(self.dsn(database), query)
 
+    def psql(self, text: str) -> subprocess.Popen[bytes]:
+        """Begin statements, in one transaction, as a client of their own."""
+        command = [str(self._programs / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", self.dsn(), "-c", text]
+        return subprocess.Popen([*self._prefix, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
     def _starts(self, command: list[str]) -> bool:
         """Start, unless backends of a killed predecessor are still attached: False then."""
         said = self.log.stat().st_size if self.log.exists() else 0

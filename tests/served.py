@@ -25,6 +25,8 @@ class Served:
         self.fell: list[str] = []
         self.answers = 0
         self.refusals = 0
+        self.by_port = dict.fromkeys(ports, 0)
+        """Answers of each exporter."""
         self.highest: dict[str, float] = {}
         self._ports: Sequence[int] = ports
         self._random = random.Random(seed)
@@ -46,11 +48,13 @@ class Served:
 
     def _run(self) -> None:
         while not self._stop.wait(PAUSE_S):
-            status, body = get(self._random.choice(self._ports), "/metrics")
+            port = self._random.choice(self._ports)
+            status, body = get(port, "/metrics")
             if status != 200:
                 self.refusals += 1
                 continue
             self.answers += 1
+            self.by_port[port] += 1
             for key, value in counters(body.decode()).items():
                 before = self.highest.get(key, 0.0)
                 if value < before:
