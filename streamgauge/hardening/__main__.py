@@ -28,6 +28,7 @@ HELP: Final = {
     "redis": "URL of the streams' Redis, as a user that may read CONFIG and ACL",
     "sentinel": "URL of a Sentinel",
     "edge": "https://host:port of nginx",
+    "edge_http": "http://host:port of nginx (default: port 80 of the edge's host)",
     "ca_file": "authority that signed the edge's certificate (default: the system's)",
     "grafana": "URL of Grafana",
     "prometheus": "URL of Prometheus",

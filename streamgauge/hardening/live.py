@@ -19,6 +19,10 @@ class Skip(Exception):
     """A rule cannot be looked at; the text says why."""
 
 
+class EmptyAnswer(Exception):
+    """A web server closed the connection and said nothing."""
+
+
 class Answer(NamedTuple):
     """What a web server said."""
 
@@ -39,6 +43,8 @@ class Live:
     sentinel: str | None = None
     edge: str | None = None
     """https://host:port of nginx."""
+    edge_http: str | None = None
+    """http://host:port of nginx; None: port 80 of the edge's host."""
     ca_file: str | None = None
     grafana: str | None = None
     prometheus: str | None = None
@@ -54,16 +60,21 @@ class Live:
         """Return a context that trusts the authority that was named."""
         return ssl.create_default_context(cafile=self.ca_file)
 
-    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """Ask once, as an old client does, so that the answer ends with its connection."""
+    async def get(
+        self, url: str, headers: Mapping[str, str] | None = None, *, tls: ssl.SSLContext | None = None, name: str = ""
+    ) -> Answer:
+        """Ask once, as an old client does, so that the answer ends with its connection; EmptyAnswer when there is none.
+
+        `tls` and `name` (of the server) are what TLS is made with, unless the URL's own are meant.
+        """
         at = urlsplit(url)
         host, is_secure = at.hostname or "localhost", at.scheme == "https"
         port = at.port or (443 if is_secure else 80)
-        tls: dict[str, Any] = {"ssl": self.trusted(), "server_hostname": host} if is_secure else {}
-        lines = [f"GET {at.path or '/'} HTTP/1.0", f"Host: {host}"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        options: dict[str, Any] = {"ssl": tls or self.trusted(), "server_hostname": name or host} if is_secure else {}
+        told = {"Host": host, **(headers or {})}
+        lines = [f"GET {at.path or '/'} HTTP/1.0", *(f"{key}: {value}" for key, value in told.items())]
         async with asyncio.timeout(ASK_S):
-            reader, writer = await asyncio.open_connection(host, port, **tls)
+            reader, writer = await asyncio.open_connection(host, port, **options)
             try:
                 writer.write("\r\n".join([*lines, "", ""]).encode())
                 data = b""
@@ -73,7 +84,13 @@ class Live:
                 writer.close()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
-        head, _, body = data.partition(b"\r\n\r\n")
-        first, *rest = head.decode("latin-1").split("\r\n")
-        told = (line.partition(":") for line in rest)
-        return Answer(int(first.split()[1]), {name.lower(): value.strip() for name, _, value in told}, body)
+        return _answer(data)
+
+
+def _answer(data: bytes) -> Answer:
+    if not data:
+        raise EmptyAnswer
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *rest = head.decode("latin-1").split("\r\n")
+    told = (line.partition(":") for line in rest)
+    return Answer(int(first.split()[1]), {name.lower(): value.strip() for name, _, value in told}, body)

@@ -6,6 +6,7 @@ import re
 import ssl
 import stat
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import crossplane  # pyright: ignore[reportMissingTypeStubs]
 
 from streamgauge.hardening.files import Files
-from streamgauge.hardening.live import ASK_S, Live, Skip
+from streamgauge.hardening.live import ASK_S, EmptyAnswer, Live, Skip
 from streamgauge.hardening.rule import Rule
 
 CONF: Final = "nginx/nginx.conf"
@@ -30,6 +31,7 @@ SLOW_S: Final = 15
 LEAST_DAYS: Final = 14
 TIMEOUTS: Final = ("client_header_timeout", "client_body_timeout", "send_timeout")
 KEYS: Final = ("*.key", "*.pem")
+STRANGER: Final = "stranger.invalid"
 
 Block = Mapping[str, Any]
 
@@ -204,20 +206,30 @@ def days_left(certificate: Path) -> float:
 
 
 async def live_n1(live: Live) -> Iterable[str]:
-    """Old protocols are refused."""
+    """Old protocols are refused, and http leads to https."""
     at = urlsplit(live.named("edge"))
     await live.get(f"{live.edge}/healthz")
-    found: list[str] = []
+    plain = live.edge_http or f"http://{at.hostname}"
+    answer = await live.get(f"{plain}/")
+    is_led = answer.status in (301, 308) and answer.headers.get("location", "").startswith("https://")
+    found = [] if is_led else [f"{plain} answers {answer.status} and does not lead to https"]
     for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
-        context = live.trusted()
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        context.minimum_version = context.maximum_version = version
+        context = _only(version, live.trusted())
         with contextlib.suppress(OSError):
             async with asyncio.timeout(ASK_S):
                 _, writer = await asyncio.open_connection(at.hostname, at.port or 443, ssl=context)
                 writer.close()
             found.append(f"{version.name} is accepted")
     return found
+
+
+def _only(version: ssl.TLSVersion, context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return a context that speaks one old version: to ask for it is deprecated, and what is wanted here."""
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = version
+    return context
 
 
 async def live_n2(live: Live) -> Iterable[str]:
@@ -230,9 +242,17 @@ async def live_n2(live: Live) -> Iterable[str]:
 
 
 async def live_n3(live: Live) -> Iterable[str]:
-    """No version."""
+    """No version, and no answer for other names."""
     headers = (await live.get(f"{live.named('edge')}/no-such-page")).headers
-    return [f"Server: {headers['server']}"] if re.search(r"\d", headers.get("server", "")) else []
+    faults = [f"Server: {headers['server']}"] if re.search(r"\d", headers.get("server", "")) else []
+    context = live.trusted()
+    # The certificate will not be for that name: the question is whether anything is said at all.
+    context.check_hostname = False
+    try:
+        answer = await live.get(f"{live.edge}/", {"Host": STRANGER}, tls=context, name=STRANGER)
+    except (OSError, EmptyAnswer):
+        return faults
+    return [*faults, f"a request for {STRANGER} is answered {answer.status}"]
 
 
 async def live_n6(live: Live) -> Iterable[str]:
@@ -245,7 +265,10 @@ async def live_n7(live: Live) -> Iterable[str]:
     """The certificate in use."""
     at = urlsplit(live.named("edge"))
     async with asyncio.timeout(ASK_S):
-        _, writer = await asyncio.open_connection(at.hostname, at.port or 443, ssl=live.trusted())
+        try:
+            _, writer = await asyncio.open_connection(at.hostname, at.port or 443, ssl=live.trusted())
+        except ssl.SSLCertVerificationError as error:
+            return [f"the certificate is not to be trusted: {error.verify_message}"]
         certificate = writer.get_extra_info("peercert")
         writer.close()
     left = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86_400

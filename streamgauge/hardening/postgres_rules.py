@@ -36,13 +36,13 @@ def p2(files: Files) -> Iterable[str]:
         method = words[3] if words[0] == "local" else words[-1] if len(words) > 4 else ""
         if method not in STRONG:
             yield f"'{' '.join(words)}' lets in by {method or 'nothing'}"
-        if words[0] == "host":
+        if words[0] in ("host", "hostnossl") and method != "reject":
             yield f"'{' '.join(words)}' allows connections without TLS"
         if (
             words[1] == "replication"
             and method != "reject"
             and words[0] != "local"
-            and words[3] in ("all", "0.0.0.0/0")
+            and words[3] in ("all", "0.0.0.0/0", "::/0")
         ):
             yield f"'{' '.join(words)}' lets replicas in from anywhere"
 
@@ -150,9 +150,9 @@ async def live_p9(live: Live) -> Iterable[str]:
 
 
 async def live_p10(live: Live) -> Iterable[str]:
-    """Mode of the data directory."""
+    """Mode of the data directory as PostgreSQL found it when it started; 0750 is the other one that it starts with."""
     mode = (await _settings(live))["data_directory_mode"]
-    return [] if mode in ("0700", "0750") else [f"the data directory has mode {mode}"]
+    return [] if mode == "0700" else [f"the data directory has mode {mode}"]
 
 
 async def live_p11(live: Live) -> Iterable[str]:

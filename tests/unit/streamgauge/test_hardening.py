@@ -207,6 +207,14 @@ def test_a_fault_is_found_by_its_rule_alone(name: str, tmp_path: Path) -> None:
     assert exit_code(list(found.values())) == int(found[name].severity == "critical" or name in ALSO)
 
 
+def test_a_line_for_connections_without_tls_is_a_fault_unless_it_rejects(tmp_path: Path) -> None:
+    shipped = GOOD["database/pg_hba.conf"]
+    file = write(tmp_path) / "database/pg_hba.conf"
+    for line, status in (("all all all scram-sha-256", Status.FAIL), ("all all all reject", Status.PASS)):
+        file.write_text(f"{shipped}hostnossl {line}\n")
+        assert judged(tmp_path)["P2"].status is status
+
+
 def test_a_key_that_others_may_read_is_found(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "nginx/ssl/server.key").chmod(0o444)
