@@ -66,27 +66,38 @@ class Server:
         """Return the address of a database; `at` names other hosts than this server's own."""
         return f"postgresql://{USER}@{at or self.address}/{database}"
 
-    def open(self) -> None:
+    def open(self, *, wal: Path | None = None) -> None:
         """Make the data directory if there is none, start, and wait until connections are accepted."""
-        self._own(self.home)
+        self.give(self.home)
         if not self.data.exists():
-            self._run("initdb", "--no-sync", "-D", str(self.data), "--username", USER, "--auth", "trust")
+            options = [] if wal is None else ["--waldir", str(wal), "--wal-segsize", "1"]
+            self._run("initdb", "--no-sync", "-D", str(self.data), "--username", USER, "--auth", "trust", *options)
         settings = self.settings | {"port": str(self.port), "unix_socket_directories": str(self.home)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [*self._prefix, str(self._programs / "postgres"), "-D", str(self.data), *options]
         until(lambda: self._starts(command), f"PostgreSQL {self.version} is up")
 
-    def make_database(self) -> None:
+    def open_again(self) -> None:
+        """Start a server that may have ended, as its supervisor would."""
+        assert self.process is not None
+        if self.process.poll() is not None:
+            self.open()
+
+    def make_database(self, *, tablespace: Path | None = None) -> None:
         """Make the database with the current schema, anew if there is one."""
         where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "--maintenance-db", "postgres"]
         self._run("dropdb", *where, "--force", "--if-exists", DATABASE)
-        self._run("createdb", *where, DATABASE)
+        options = []
+        if tablespace is not None:
+            self._run("psql", "-X", self.dsn("postgres"), "-c", f"CREATE TABLESPACE small LOCATION '{tablespace}'")
+            options = ["--tablespace", "small"]
+        self._run("createdb", *where, *options, DATABASE)
         run_alone(migrate(self.dsn()))
 
     def standby(self, home: Path, port: int, **more: str) -> "Server":
         """Return a running standby that streams from this server through a port."""
         made = Server(home, self.version, **more)
-        made._own(home)
+        made.give(home)
         source = f"host=127.0.0.1 port={port} user={USER} application_name=standby"
         self._run("pg_basebackup", "-d", source, "-c", "fast", "-X", "stream", "--no-sync", "-R", "-D", str(made.data))
         made.open()
@@ -148,7 +159,8 @@ class Server:
             and lines[0].strip() == str(self.process.pid)
         )
 
-    def _own(self, path: Path) -> None:
+    def give(self, path: Path) -> None:
+        """Make a folder, if it is not there, and give it to the server's user."""
         path.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self._user is not None:
             os.chown(path, *self._user)

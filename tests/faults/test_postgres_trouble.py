@@ -52,7 +52,7 @@ def loaded(pipeline: Pipeline, *, at: str) -> Generator[Load, None, None]:
         yield load
     finally:
         load.process.kill()
-        load.process.wait()
+        load.process.communicate()
 
 
 def goes_on(dsn: str) -> None:
