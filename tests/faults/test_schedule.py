@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from aggregator.schedule_settings import ScheduleSettings
 from optimizers.jobs import JOBS
 from streamgauge.processes import wait_until
+from tests.loading import fetch
 from tests.pipeline import Pipeline
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -90,6 +92,45 @@ def crash_of(row: dict[str, Any]) -> dict[str, bool]:
         "ended": row["outcome"] is not None,
         "crashed": any(attempt["ended"] == "crashed" for attempt in row["attempts"]),
     }
+
+
+def finished(pipeline: Pipeline, name: str) -> int:
+    """Return how many runs an aggregator says it has ended."""
+    return pipeline.log(f"aggregator-{name}").read_text().count('"run_ended"')
+
+
+def end_sessions(dsn: str) -> int:
+    """Close every session of the schedules, those that hold a job's lock among them."""
+    query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    return fetch(dsn, f"{query} WHERE application_name = 'streamgauge-schedule' AND datname = current_database()")
+
+
+def test_a_stopped_leader_and_lost_sessions_repeat_no_attempt(pipeline: Pipeline, dsn: str) -> None:
+    """The others take its slots over; when it goes on it finds that its runs are no longer its own."""
+    pipeline.aggregator("aggregator-other")
+    assert wait_until(lambda: finished(pipeline, "sound") > 1, DEADLINE_S)
+    assert end_sessions(dsn) > 0
+    assert wait_until(lambda: stopped_in_a_run(pipeline), DEADLINE_S)
+    before = finished(pipeline, "other")
+    assert wait_until(lambda: finished(pipeline, "other") > before + 3, DEADLINE_S), "the other one goes on"
+    psutil.Process(pipeline.processes["aggregator-sound"].pid).resume()
+    after = finished(pipeline, "sound")
+    assert wait_until(lambda: finished(pipeline, "sound") > after + 1, DEADLINE_S), "and so does this one, again"
+    assert set(began(pipeline).values()) == {1}, "no attempt began twice"
+    rows = history(pipeline)
+    assert len({(row["job"], row["scheduled_for"]) for row in rows}) == len(rows)
+    assert all([a["ended"] for a in row["attempts"]].count("done") <= 1 for row in rows), rows
+
+
+def stopped_in_a_run(pipeline: Pipeline) -> bool:
+    """SIGSTOP the sound aggregator while it holds a run; False, and it goes on, if it held none."""
+    process = psutil.Process(pipeline.processes["aggregator-sound"].pid)
+    process.suspend()
+    lines = pipeline.log("aggregator-sound").read_text()
+    if lines.count('"run_began"') > lines.count('"run_ended"'):
+        return True
+    process.resume()
+    return False
 
 
 def test_the_command_line_asks_for_a_run_and_waits_for_it(pipeline: Pipeline) -> None:
