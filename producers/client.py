@@ -14,6 +14,7 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from contract.crash import CrashPoint
@@ -23,6 +24,7 @@ from producers.metrics import Registry
 from producers.seal import Sealer
 from producers.sender import Outbox, Sender, load_client
 from producers.settings import Settings, SettingsError
+from producers.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class Stats:
     batches_sent: int
     batches_waiting: int
     connected: bool
+    spool_failures: int = 0
+    """How often sealed batches could not be written to the spool."""
 
 
 class Life:
@@ -51,7 +55,10 @@ class Life:
         self.outbox = Outbox()
         self.crash = CrashPoint(settings.crash_at)
         self.drainer = Drainer(Sealer(self.clock, settings.service, settings.run_id), self.clock, self.crash)
-        self.sender = Sender(settings, self.outbox, self.clock, self.drainer.sealer.producer_id, self.crash)
+        self.spool = Spool(Path(settings.spool_dir) if settings.spool_dir else None, self.drainer)
+        self.sender = Sender(
+            settings, self.outbox, self.clock, self.drainer.sealer.producer_id, self.crash, self.spool.release
+        )
         self.ended = threading.Event()
         self.lock = threading.Lock()
         """Held by whoever drains: the drainer's thread, or the one that stops. Never during I/O, never by emitters."""
@@ -148,8 +155,10 @@ class Client(Registry):
         with life.lock:
             if not life.clock.is_measured():
                 life.drainer.hold(self.children)
+                life.spool.keep([])
                 return
             batches = life.drainer.tick(self.children, life.outbox.slots())
+            life.spool.keep(batches)
             if batches:
                 life.crash.reach("after_seal")
             for sealed in batches:
@@ -178,6 +187,8 @@ class Client(Registry):
             sent = life.clock.is_measured() and not life.outbox.waiting and not life.drainer.has_pending()
             if not sent:
                 log.warning("unsent_at_exit", extra={"batches": len(life.outbox.waiting)})
+            with life.lock:
+                life.spool.remove() if sent else life.spool.leave()
             self._life, self._threads = None, []
             life.ended.set()
             if not exiting:
@@ -192,7 +203,9 @@ class Client(Registry):
             self._flush(life)
         if life.clock.is_measured() and not life.drainer.has_pending():
             life.crash.reach("before_fin")
-            life.outbox.put(life.drainer.sealer.fin(life.clock.now_ms()))
+            fin = life.drainer.sealer.fin(life.clock.now_ms())
+            life.spool.keep([fin])
+            life.outbox.put(fin)
 
     def stats(self) -> Stats:
         """Return what is known now; `accepted` lags by at most a flush."""
@@ -208,12 +221,15 @@ class Client(Registry):
             life.sender.sent,
             len(life.outbox.waiting),
             life.sender.connected,
+            life.spool.failures,
         )
 
     def after_fork(self) -> None:
         """In the child: forget what the parent emitted, become a new producer, run threads of our own."""
         self._lock = threading.Lock()
         was_running = bool(self._threads) and not self._closed
+        if self._life is not None:
+            self._life.spool.leave()
         self._life, self._threads = None, []
         for family in self.families.values():
             family.after_fork()

@@ -92,6 +92,15 @@ class Drainer:
             self._span_start_ms = now_ms
         return sealed
 
+    def drafts(self) -> list[Sealed]:
+        """Freeze what waits to be sealed as it would be now, for a successor; nothing changes."""
+        parts = split([(c, a) for c, a in self._pending.items() if not _is_empty(a)])
+        if not parts and sum(self.sealer.dropped.values()) != self._reported:
+            parts.append([])
+        # Before it is measured the clock is not to be read: it never goes back, and may be hours ahead.
+        now_ms = self.clock.now_ms() if self.clock.is_measured() else int(time.time() * 1000)
+        return self.sealer.draft(parts, min(self._span_start_ms or now_ms, now_ms), now_ms)
+
     def hold(self, children: Iterable[Child]) -> None:
         """Drain and merge before the time is known: nothing can be sealed yet."""
         if self._held_at_s is None:

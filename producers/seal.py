@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from contract import sketch
 from contract.batch import Body, Directory, encode_directory, seal
 from contract.metric import MetricDef
@@ -39,17 +41,26 @@ class Sealed:
     fin: bool = False
 
 
+class Numbering(msgspec.Struct, array_like=True, frozen=True):
+    """Where a producer stands: what its next batch goes on from."""
+
+    seq: int = 0
+    sealed_events: int = 0
+    window_s: int = 0
+    window_first_seq: int = 1
+
+
 class Sealer:
     """Numbers and freezes the batches of one producer. Used by one thread."""
 
-    def __init__(self, clock: Clock, service: str, run_id: str | None) -> None:
-        self.producer_id = os.urandom(16)
+    def __init__(self, clock: Clock, service: str, run_id: str | None, producer_id: bytes | None = None) -> None:
+        self.producer_id = producer_id or os.urandom(16)
         self.seq = 0
         self.sealed_events = 0
         self.dropped: dict[str, int] = {}
         self._clock = clock
-        self._service = service
-        self._run_id = run_id
+        self.service = service
+        self.run_id = run_id
         self._window_s = 0
         self._window_first_seq = 1
         self._directories: dict[tuple[Child, ...], bytes] = {}
@@ -57,6 +68,26 @@ class Sealer:
     def seal(self, part: "Sequence[tuple[Child, Accumulator]]", span_start_ms: int, now_ms: int) -> Sealed:
         """Freeze one part of `split`; an empty one is the heartbeat."""
         return self._freeze(part, span_start_ms, now_ms)
+
+    @property
+    def numbering(self) -> Numbering:
+        """Where it stands; set by a successor, who goes on from there."""
+        return Numbering(self.seq, self.sealed_events, self._window_s, self._window_first_seq)
+
+    @numbering.setter
+    def numbering(self, at: Numbering) -> None:
+        self.seq, self.sealed_events = at.seq, at.sealed_events
+        self._window_s, self._window_first_seq = at.window_s, at.window_first_seq
+
+    def draft(
+        self, parts: "Sequence[Sequence[tuple[Child, Accumulator]]]", span_start_ms: int, now_ms: int
+    ) -> list[Sealed]:
+        """Return what `seal` would, and stay where it stands: the same seqs will be sealed with other content."""
+        before = self.numbering
+        try:
+            return [self._freeze(part, span_start_ms, now_ms) for part in parts]
+        finally:
+            self.numbering = before
 
     def fin(self, now_ms: int) -> Sealed:
         """Freeze the last batch of this producer."""
@@ -72,7 +103,7 @@ class Sealer:
         columns = _Columns(part)
         self.sealed_events += columns.events
         body = Body(
-            service=self._service,
+            service=self.service,
             window_start_s=window_s,
             span_start_ms=span_start_ms,
             flushed_ms=now_ms,
@@ -82,7 +113,7 @@ class Sealer:
             accepted=self.sealed_events + sum(self.dropped.values()),
             dropped=dict(self.dropped),
             fin=fin,
-            run_id=self._run_id,
+            run_id=self.run_id,
             directory=self._directory(columns),
             **columns.encoded(),
         )

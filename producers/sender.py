@@ -11,7 +11,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis import Redis
@@ -25,6 +26,7 @@ from contract.redis_url import parse_redis_url
 from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
 from producers.clock import Clock
 from producers.cluster import ask, open_master, open_node
+from producers.estate import settle_estates
 from producers.seal import Sealed
 from producers.settings import Settings, SettingsError
 
@@ -44,6 +46,8 @@ HELD_PAUSE_S: Final = 0.5
 MIN_PAUSE_S: Final = 0.05
 MAX_PAUSE_S: Final = 1.0
 COMPLAIN_INTERVAL_S: Final = 60.0
+LOOK_INTERVAL_S: Final = 15.0
+"""How often to look for what dead producers left in the spool."""
 
 
 class Outbox:
@@ -70,7 +74,13 @@ class Sender:
     """Sends one producer's batches. `run` is a thread's body."""
 
     def __init__(
-        self, settings: Settings, outbox: Outbox, clock: Clock, producer_id: bytes, crash: CrashPoint = NEVER
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        clock: Clock,
+        producer_id: bytes,
+        crash: CrashPoint = NEVER,
+        release: Callable[[Sealed], None] | None = None,
     ) -> None:
         self.sent = 0
         self.connected = False
@@ -79,6 +89,9 @@ class Sender:
         self._clock = clock
         self._producer_id = producer_id
         self._crash = crash
+        self._release = release or _forget
+        self._look_at = 0.0
+        self._shard_count = 0
         self._link: Link | None = None
         self._server: bytes | None = None
         self._shard = 0
@@ -143,8 +156,30 @@ class Sender:
         self._outbox.held = flag is not None and not isinstance(flag, Exception)
         if failed is not None:
             raise failed
+        if self._settings.spool_dir and time.monotonic() >= self._look_at and not self._stopping.is_set():
+            self._look_at = time.monotonic() + LOOK_INTERVAL_S
+            settle_estates(Path(self._settings.spool_dir), self._clock, self._deliver)
         if self._outbox.held:
             self._stopping.wait(HELD_PAUSE_S)
+
+    def _deliver(self, producer_id: bytes, batches: Sequence[bytes]) -> bool:
+        """Send a dead producer's batches to the shard it kept to; False: Redis asks to hold back."""
+        shard = shard_of(producer_id, self._shard_count)
+        with open_link(self._settings, stream_key(shard)) as link:
+            for at in range(0, len(batches), MAX_WAITING):
+                some = batches[at : at + MAX_WAITING]
+                flag, *_ = self._expect(link, [("GET", full_key(shard))])
+                if flag is not None:
+                    return False
+                self._expect(link, [("XADD", stream_key(shard), "*", FIELD, data) for data in some])
+        return True
+
+    def _expect(self, link: Link, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        replies = self._run(link, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
 
     def _run(self, link: Link, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands in one round trip; errors stand in their replies' places."""
@@ -165,13 +200,14 @@ class Sender:
         ring = self._outbox.acknowledged
         ring.append((now, sealed))
         while ring and now - ring[0][0] > RESEND_S:
-            ring.popleft()
+            self._release(ring.popleft()[1])
 
     def _connect(self) -> Link:
         settings = self._settings
         link = open_link(settings, SHARD_COUNT_KEY)
         try:
-            self._shard = shard_of(self._producer_id, self._shards(link))
+            self._shard_count = self._shards(link)
+            self._shard = shard_of(self._producer_id, self._shard_count)
             link = _move(settings, link, stream_key(self._shard))
             info = cast("dict[str, Any]", link.info("server")) | cast("dict[str, Any]", link.info("replication"))
             self._measure_clock(link)
@@ -218,6 +254,10 @@ class Sender:
                 link.close()
             except (RedisError, OSError):
                 return
+
+
+def _forget(sealed: Sealed) -> None:
+    """Nobody keeps what is acknowledged."""
 
 
 def load_client(settings: Settings) -> None:

@@ -38,6 +38,8 @@ class Settings:
     """What this build of the application is called; becomes a label of request durations."""
     cache_ttl_apply: bool = False
     """Whether caches take the lifetimes that are set in Redis."""
+    spool_dir: str = ""
+    """Where sealed batches are kept until they are acknowledged, for a successor of a killed process; empty: off."""
     crash_at: str = ""
     """Test hook: the named point at which the process kills itself."""
 
@@ -59,6 +61,7 @@ class Settings:
             run_id=_text(env, "STREAMGAUGE_RUN_ID", "") or None,
             release=_release(_text(env, "STREAMGAUGE_RELEASE", "")),
             cache_ttl_apply=_is_on(env, "STREAMGAUGE_CACHE_TTL_APPLY"),
+            spool_dir=_text(env, "STREAMGAUGE_SPOOL_DIR", ""),
             crash_at=_text(env, "STREAMGAUGE_CRASH_AT", ""),
         )
 
