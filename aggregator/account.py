@@ -22,6 +22,7 @@ def account(out: Fold, booked: Sequence[Booked], duplicates: dict[int, int]) -> 
         by_producer.setdefault(b.producer_no, []).append(b)
         out.batch_producers.append(b.producer_no)
         out.batch_seqs.append(b.batch.envelope.seq)
+        out.batch_checksums.append(b.batch.short_checksum)
     for number in sorted(by_producer):
         batches = sorted(by_producer[number], key=lambda b: b.batch.envelope.seq)
         runs = _runs(number, batches)

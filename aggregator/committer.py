@@ -26,7 +26,17 @@ from contract.reasons import Parked, Quarantined
 from contract.windows import FUTURE_BOUND_S, LATE_BOUND_S, WINDOW_S, window_start_s
 from database.admission import Producer
 from database.connect import acquire, is_data_fault
-from database.ledger import Accounting, Fold, SetAside, apply, is_stale, park, quarantine_batch, quarantine_raw
+from database.ledger import (
+    Accounting,
+    Fold,
+    SetAside,
+    apply,
+    find_conflicts,
+    is_stale,
+    park,
+    quarantine_batch,
+    quarantine_raw,
+)
 from database.partitions import ensure
 
 log = logging.getLogger(__name__)
@@ -61,6 +71,8 @@ class Ready:
     folded: Fold = field(default_factory=Fold)
     unknown_history: list[Decoded] = field(default_factory=list[Decoded])
     refused: list[tuple[Decoded, BatchError]] = field(default_factory=list[tuple[Decoded, BatchError]])
+    others: list[Booked] = field(default_factory=list[Booked])
+    """Other contents under the identity of a batch in `booked`."""
 
 
 @dataclass(slots=True)
@@ -93,7 +105,6 @@ class Committer:
         self._consumer = consumer
         self._threads = threads
         self._crash = crash
-        self._checksums: dict[tuple[bytes, int], bytes] = {}
 
     async def prepare(self, entries: Sequence[Entry]) -> "Prepared":
         """Decode, identify and fold: everything that can be done while an earlier commit is on its way."""
@@ -155,7 +166,7 @@ class Committer:
                 ready.booked.append(self._book(lane, batch, producer))
             except BatchError as error:
                 ready.refused.append((batch, error))
-        ready.booked, ready.duplicates = self._distinct(ready.booked)
+        self._leave_out_copies(ready)
         ready.folded = await self._fold(ready.booked, ready.duplicates)
         return ready
 
@@ -165,6 +176,7 @@ class Committer:
         for batch, error in ready.refused:
             await self._refuse(ready.lane, batch.entry, batch.envelope, batch, error)
         await self._commit(ready)
+        await self._set_aside_conflicts(ready.lane, ready.others)
 
     async def _fold(self, booked: list[Booked], duplicates: dict[int, int]) -> Fold:
         loop = asyncio.get_running_loop()
@@ -222,32 +234,26 @@ class Committer:
             self.committed_events += ready.folded.events
             for b in ready.booked:
                 ready.lane.saw_seq(b.producer_no, b.batch.envelope.seq)
-                self._remember(b.batch)
         return already
 
     async def _leave_out(self, ready: "Ready", already: set[tuple[int, int]]) -> None:
-        keep: list[Booked] = []
-        for b in ready.booked:
-            if (b.producer_no, b.batch.envelope.seq) in already:
-                ready.duplicates[b.producer_no] = ready.duplicates.get(b.producer_no, 0) + 1
-                await self._check_conflict(ready.lane, b.batch)
-            else:
-                keep.append(b)
-        ready.booked = keep
+        known = [b for b in ready.booked if b.identity in already]
+        for b in known:
+            ready.duplicates[b.producer_no] = ready.duplicates.get(b.producer_no, 0) + 1
+        await self._set_aside_conflicts(ready.lane, known)
+        ready.booked = [b for b in ready.booked if b.identity not in already]
         ready.folded = await self._fold(ready.booked, ready.duplicates)
 
-    def _distinct(self, booked: Sequence[Booked]) -> tuple[list[Booked], dict[int, int]]:
-        seen: set[tuple[int, int]] = set()
-        distinct: list[Booked] = []
-        duplicates: dict[int, int] = {}
-        for b in booked:
-            identity = (b.producer_no, b.batch.envelope.seq)
-            if identity in seen:
-                duplicates[b.producer_no] = duplicates.get(b.producer_no, 0) + 1
-            else:
-                seen.add(identity)
-                distinct.append(b)
-        return distinct, duplicates
+    def _leave_out_copies(self, ready: "Ready") -> None:
+        """Keep one batch of each identity; one with the same identity and another checksum is no copy."""
+        first: dict[tuple[int, int], Booked] = {}
+        for b in ready.booked:
+            kept = first.setdefault(b.identity, b)
+            if kept is not b:
+                ready.duplicates[b.producer_no] = ready.duplicates.get(b.producer_no, 0) + 1
+                if kept.batch.envelope.checksum != b.batch.envelope.checksum:
+                    ready.others.append(b)
+        ready.booked = list(first.values())
 
     async def _divide(self, ready: "Ready", error: Exception) -> None:
         if len(ready.booked) == 1:
@@ -295,21 +301,15 @@ class Committer:
         record = SetAside(entry.shard, entry.stream_id, reason, "", *identity, entry.data)
         await park(lane.pool, record, envelope.version)
 
-    def _remember(self, batch: Decoded) -> None:
-        self._checksums[batch.envelope.producer_id, batch.envelope.seq] = batch.envelope.checksum
-        while len(self._checksums) > 20_000:
-            del self._checksums[next(iter(self._checksums))]
-
-    async def _check_conflict(self, lane: Lane, batch: Decoded) -> None:
-        """A known seq with another checksum is no duplicate: somebody forged or corrupted a batch."""
-        before = self._checksums.get((batch.envelope.producer_id, batch.envelope.seq))
-        if before is None or before == batch.envelope.checksum:
-            return
-        entry = batch.entry
-        log.error("batch_conflict", extra={"stream_id": entry.stream_id, "seq": batch.envelope.seq})
-        text = f"seq {batch.envelope.seq} of {batch.envelope.producer_id.hex()} was applied with another checksum"
-        record = SetAside(entry.shard, entry.stream_id, Quarantined.CONFLICT, text, None, None, None, entry.data)
-        await quarantine_raw(lane.pool, record)
+    async def _set_aside_conflicts(self, lane: Lane, known: Sequence[Booked]) -> None:
+        """A known seq with another checksum is no duplicate: forged, corrupted, or of a producer that runs twice."""
+        found = await find_conflicts(lane.pool, [(*b.identity, b.batch.short_checksum) for b in known])
+        for at in found:
+            entry, envelope = known[at].batch.entry, known[at].batch.envelope
+            log.error("batch_conflict", extra={"stream_id": entry.stream_id, "seq": envelope.seq})
+            text = f"seq {envelope.seq} of {envelope.producer_id.hex()} was applied with another checksum"
+            record = SetAside(entry.shard, entry.stream_id, Quarantined.CONFLICT, text, None, None, None, entry.data)
+            await quarantine_raw(lane.pool, record)
 
 
 async def ensure_partitions(ready: Ready) -> None:

@@ -17,7 +17,10 @@ from contract.series import MAX_VALUE
 from contract.sketch import SketchError
 from database.sketches import Bytes, Entries, Floats, Ints, decode_rows
 
-DIRECTORY_CACHE_BYTES: Final = 64 << 20
+DIRECTORY_CACHE_BYTES: Final = 128 << 20
+KEY_BYTES: Final = 96
+METRIC_BYTES: Final = 400
+"""What a key and a metric take in memory beside their bytes: short ones take many times what they are long."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,6 +53,10 @@ class Block:
         self.surplus: NDArray[np.bool_] | None = None
         """Keys that were sent to the overflow series; None: there are none."""
 
+    def size_bytes(self, data: bytes) -> int:
+        """Return about what it takes in memory, its bytes included."""
+        return len(data) + KEY_BYTES * len(self.directory.keys) + METRIC_BYTES * len(self.directory.metrics)
+
 
 class BlockCache:
     """Blocks by the bytes of their directory, the oldest dropped beyond a size."""
@@ -67,10 +74,10 @@ class BlockCache:
             return block
         block = Block(read_directory(data))
         self._blocks[data] = block
-        self._bytes += len(data)
+        self._bytes += block.size_bytes(data)
         while self._bytes > self._limit_bytes and len(self._blocks) > 1:
-            dropped, _ = self._blocks.popitem(last=False)
-            self._bytes -= len(dropped)
+            dropped, old = self._blocks.popitem(last=False)
+            self._bytes -= old.size_bytes(dropped)
         return block
 
     def clear(self) -> None:
@@ -104,6 +111,11 @@ class Decoded:
     merged_entries: Entries
 
     @property
+    def short_checksum(self) -> int:
+        """The first 32 bits of the checksum, as PostgreSQL's `int` holds them."""
+        return int.from_bytes(self.envelope.checksum[:4], "little", signed=True)
+
+    @property
     def sealed_after(self) -> int:
         """Events in all batches of the producer up to and with this one, as the producer counted."""
         return self.body.accepted - sum(self.body.dropped.values())
@@ -122,6 +134,11 @@ class Booked:
     producer_no: int
     window_s: int
     displaced: bool = False
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Number of the producer and seq."""
+        return self.producer_no, self.batch.envelope.seq
 
 
 def decode(entry: Entry, envelope: Envelope, blocks: BlockCache) -> Decoded:

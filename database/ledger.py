@@ -6,7 +6,7 @@ checked; any exception means "unknown": nothing may be acknowledged.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -46,6 +46,7 @@ class Fold:
     runs: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
     batch_producers: list[int] = field(default_factory=list[int])
     batch_seqs: list[int] = field(default_factory=list[int])
+    batch_checksums: list[int] = field(default_factory=list[int])
     group_widths: list[int] = field(default_factory=list[int])
     group_rows: list[int] = field(default_factory=list[int])
     total_ids: list[int] = field(default_factory=list[int])
@@ -108,6 +109,7 @@ async def _apply(connection: Connection, fold: Fold, generation: int, consumer: 
         fold.gauge_values,
         fold.gauge_ms,
         fold.touched,
+        fold.batch_checksums,
     )
     return [(row["producer_no"], row["seq"]) for row in rows]
 
@@ -202,6 +204,16 @@ async def park(pool: Pool, entry: SetAside, version: int) -> None:
             entry.payload,
         )
         await commit(connection)
+
+
+async def find_conflicts(pool: Pool, batches: Sequence[tuple[int, int, int]]) -> list[int]:
+    """Return places of those (producer_no, seq, checksum) that were applied lately, with another checksum."""
+    if not batches:
+        return []
+    producers, seqs, checksums = zip(*batches, strict=True)
+    async with acquire(pool) as connection:
+        rows = await connection.fetch(load("find_conflicts"), producers, seqs, checksums)
+    return [row["place"] - 1 for row in rows]
 
 
 async def read_generation(pool: Pool) -> int:

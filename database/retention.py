@@ -69,6 +69,11 @@ async def close_gaps(connection: Connection, replay_window_s: float) -> None:
     await connection.execute(load("close_gaps"), replay_window_s, float(SILENT_S))
 
 
+async def prune_checksums(connection: Connection, replay_window_s: float) -> None:
+    """Forget checksums of batches that no stream holds any more."""
+    await connection.execute(load("prune_checksums"), replay_window_s)
+
+
 async def retire_producers(connection: Connection) -> int:
     """Move the counters of producers long gone to their service's row; returns how many there were."""
     if not await connection.fetchval(load("count_retirable"), float(RETIRE_AFTER_S)):

@@ -54,6 +54,7 @@ async def run_schema(
         "activity": retention.note_activity,
         "retirement": retention.retire_producers,
         "pruning": retention.prune,
+        "checksums": lambda connection: retention.prune_checksums(connection, replay_window_s),
     }
     if drained:
         steps["gaps"] = lambda connection: retention.close_gaps(connection, replay_window_s)

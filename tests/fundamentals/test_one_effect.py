@@ -5,6 +5,8 @@ import os
 import time
 from typing import Any
 
+from database import upkeep
+from database.settings import RetentionSettings
 from tests.batches import make_batch
 from tests.consuming import Consumer, consumer
 
@@ -122,3 +124,42 @@ async def test_same_seq_with_other_content_raises_an_alarm(dsn: str, redis_url: 
         await c.consume()
         assert await state(c) == once
         assert await c.one("SELECT reason FROM quarantine") == "conflict"
+
+
+async def test_another_aggregator_knows_what_was_applied_under_a_seq(dsn: str, redis_url: str) -> None:
+    """The checksums are in the ledger: neither a restart nor a second reader makes a forged batch a mere duplicate."""
+    producer = os.urandom(16)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(*batches(2, producer))
+        await c.consume()
+    async with consumer(dsn, redis_url, "other") as c:
+        once = await state(c)
+        forged = make_batch(producer, 1, counters={b"hits_total": (9, 9.0)}, window_s=NOW_S)
+        await c.send(forged, *batches(2, producer))
+        await c.consume()
+        assert await state(c) == once
+        assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "conflict", "payload": forged}]
+        assert await c.one("SELECT duplicates FROM producers") == 3
+
+
+async def test_two_contents_under_one_seq_in_one_commit_raise_an_alarm(dsn: str, redis_url: str) -> None:
+    """The first one is applied."""
+    producer = os.urandom(16)
+    async with consumer(dsn, redis_url) as c:
+        forged = make_batch(producer, 1, counters={b"hits_total": (9, 9.0)}, window_s=NOW_S)
+        await c.send(*batches(1, producer), forged, *batches(1, producer))
+        await c.consume()
+        assert await c.one("SELECT committed_events FROM producers") == 5
+        assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "conflict", "payload": forged}]
+
+
+async def test_checksums_are_forgotten_with_the_replay_window(dsn: str, redis_url: str) -> None:
+    async with consumer(dsn, redis_url) as c:
+        await c.send(*batches(2))
+        await c.consume()
+        pool = await c.pool()
+        assert await upkeep.run(pool, RetentionSettings(), drained=True) == []
+        assert await c.one("SELECT count(*) FROM checksums") == 1
+        await pool.execute("UPDATE checksums SET at = at - interval '1 hour'")
+        assert await upkeep.run(pool, RetentionSettings(), drained=True) == []
+        assert await c.one("SELECT count(*) FROM checksums") == 0
