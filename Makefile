@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo down status test check format bench bench-full faults mutations lock clean
+.PHONY: help up demo down status test check format bench bench-full faults mutations compose-test lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,11 +42,14 @@ faults: $(READY) ## run just the tests that kill and cut
 mutations: $(READY) ## take one mechanism away at a time and see its test turn red (minutes)
 	@$(BIN)/python scripts/mutations.py
 
+compose-test: $(READY) ## bring docker-compose.scale.yml up whole and break parts of it (root, Debian, minutes)
+	@$(BIN)/python -m tests.compose
+
 check: $(READY) ## lint, format and types, as CI does
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/validate-hardening redis/*.sh database/*.sh nginx/ssl/*.sh; \
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh scripts/validate-hardening redis/*.sh database/*.sh nginx/ssl/*.sh tests/compose/standins/*.sh; \
 	else echo "SHELLCHECK IS NOT INSTALLED: SHELL SCRIPTS ARE NOT CHECKED (CI does)" >&2; fi
 
 format: $(READY) ## rewrite the sources in the project's format

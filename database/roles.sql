@@ -8,6 +8,7 @@
 \set exporter_password `printf %s "$EXPORTER_PASSWORD"`
 \set optimizer_password `printf %s "$OPTIMIZER_PASSWORD"`
 \set metrics_password `printf %s "$METRICS_PASSWORD"`
+\set api_password `printf %s "$API_PASSWORD"`
 SET client_min_messages = warning;
 
 -- A password must be in no log and in no statistics of statements.
@@ -19,7 +20,7 @@ SET pg_stat_statements.track = 'none';
 BEGIN;
 
 SELECT '' IN (:'owner_password', :'aggregator_password', :'exporter_password', :'optimizer_password',
-              :'metrics_password') AS is_missing \gset
+              :'metrics_password', :'api_password') AS is_missing \gset
 \if :is_missing
     DO $$ BEGIN RAISE EXCEPTION 'a password is not set'; END $$;
 \endif
@@ -29,7 +30,7 @@ DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['streamgauge_owner', 'streamgauge_aggregator', 'streamgauge_exporter',
-                                'streamgauge_optimizer', 'streamgauge_metrics']
+                                'streamgauge_optimizer', 'streamgauge_metrics', 'streamgauge_api']
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
             EXECUTE format('CREATE ROLE %I', name);
@@ -76,6 +77,13 @@ ALTER ROLE streamgauge_metrics SET default_transaction_read_only = on;
 ALTER ROLE streamgauge_metrics SET lock_timeout = '1s';
 ALTER ROLE streamgauge_metrics SET statement_timeout = '15s';
 ALTER ROLE streamgauge_metrics SET idle_in_transaction_session_timeout = '15s';
+
+-- The reference API: its own schema, and nothing that is streamgauge's. Replicas emit through Redis only.
+ALTER ROLE streamgauge_api WITH CONNECTION LIMIT 40 PASSWORD :'api_password';
+ALTER ROLE streamgauge_api SET lock_timeout = '2s';
+ALTER ROLE streamgauge_api SET statement_timeout = '5s';
+ALTER ROLE streamgauge_api SET idle_in_transaction_session_timeout = '10s';
+CREATE SCHEMA IF NOT EXISTS reference_app AUTHORIZATION streamgauge_api;
 
 -- CREATE on the database: schemas. The owner makes streamgauge's; the aggregator makes one for each load-test run and
 -- owns it. The owner is a member of the aggregator's role so that `migrate` can bring those schemas along.

@@ -50,7 +50,7 @@ text_of() {
 }
 
 passwords() {
-    for name in superuser replication owner aggregator exporter optimizer metrics; do
+    for name in superuser replication owner aggregator exporter optimizer metrics api; do
         random | keep "postgres/postgres_${name}_password" 999
     done
     for name in admin producer aggregator exporter cache metrics replica sentinel health client; do
@@ -71,6 +71,7 @@ redis_url() {
 addresses() {
     redis_url producer | keep api/redis_url 10001
     printf 'redis://cache:%s@172.30.1.27:6379/0\n' "$(text_of redis/redis_cache_password)" | keep api/cache_url 10001
+    text_of postgres/postgres_api_password | keep api/postgres_password 10001
     text_of postgres/postgres_owner_password | keep migrate/postgres_password 10001
     for service in aggregator exporter; do
         redis_url "$service" | keep "$service/redis_url" 10001

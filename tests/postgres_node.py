@@ -26,7 +26,7 @@ DEADLINE_S: Final = 60.0
 # PostgreSQL refuses to run as root. Whoever it runs as is its superuser, by peer.
 RUN_AS: Final = "postgres" if os.geteuid() == 0 else None
 USER: Final = RUN_AS or getpass.getuser()
-ROLES: Final = ("owner", "aggregator", "exporter", "optimizer", "metrics")
+ROLES: Final = ("owner", "aggregator", "exporter", "optimizer", "metrics", "api")
 INITDB: Final = ("--auth-host=scram-sha-256", "--auth-local=peer", "--data-checksums", "--encoding=UTF8", "--locale=C")
 
 

@@ -93,4 +93,6 @@ def _postgres(environ: Mapping[str, str]) -> Mapping[str, Any] | None:
         "database": _value(environ, "POSTGRES_DB") or "streamgauge",
         "user": _value(environ, "POSTGRES_USER") or "streamgauge",
         "password": _value(environ, "POSTGRES_PASSWORD"),
+        # Of several hosts the primary: the first replica that starts makes the table.
+        "target_session_attrs": "read-write",
     }

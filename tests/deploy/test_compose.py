@@ -1,7 +1,8 @@
 """docker-compose.scale.yml against everything it names; nothing is started here.
 
-It is validated by Debian's docker-compose, which knows the specification as of 2021: without the line `name`, which is
-newer. Each cross-check has a broken variant, so that it is known to find something.
+`make compose-test` brings it up. It is validated by Debian's docker-compose, which knows the specification as of
+2021: without the line `name`, which is newer. Each cross-check has a broken variant, so that it is known
+to find something.
 """
 
 import copy
@@ -9,6 +10,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,6 +20,7 @@ import yaml
 from database.settings import KNOWN_NAMES, PostgresSettings, RedisSettings
 from streamgauge.commands import COMMANDS
 from streamgauge.hardening.files import environment
+from tests.compose import images
 from tests.watching import ROOT, binary
 
 FILE: Final = ROOT / "docker-compose.scale.yml"
@@ -34,7 +37,7 @@ PROGRAMS: Final = {
     "oliver006": {"wget"},
     "grafana/grafana": {"wget"},
     "grafana/loki": {"wget"},
-    "grafana/alloy": {"sh"},
+    "grafana/alloy": {"bash"},
 }
 """What images are known to hold that health checks call, by how an image's name begins."""
 
@@ -103,7 +106,7 @@ def faults_of_names(found: Compose, _: Path) -> Iterable[str]:
         used["secrets"] |= {one if isinstance(one, str) else one["source"] for one in service.get("secrets", [])}
         used["networks"] |= set(service.get("networks", {}))
         sources = {volume.split(":")[0] for volume in service.get("volumes", [])}
-        used["volumes"] |= {source for source in sources if not source.startswith((".", "/"))}
+        used["volumes"] |= {source for source in sources if not source.startswith((".", "/", "$"))}
     for kind, names in used.items():
         yield from (f"{kind}: {name}" for name in names ^ found[kind].keys())
 
@@ -144,20 +147,30 @@ def faults_of_settings(found: Compose, _: Path) -> Iterable[str]:
 
 def faults_of_addresses(found: Compose, _: Path) -> Iterable[str]:
     """Name every address that a file of ours names and no service has."""
-    networks = [network for service in found["services"].values() for network in _given(service)]
+    networks = [network for service in found["services"].values() for network in _networks(service).values()]
     given = {network["ipv4_address"] for network in networks if "ipv4_address" in network}
     text = (ROOT / "nginx/nginx.conf").read_text() + (ROOT / "scripts/bootstrap.sh").read_text() + yaml.safe_dump(found)
-    named = set(re.findall(r"172\.30\.\d+\.[1-9]\d*", text))
+    named = set(re.findall(r"172\.30\.\d+\.[1-9]\d*(?![\d/])", text))
     yield from sorted(named - given)
     if len(given) != sum("ipv4_address" in network for network in networks):
         yield "an address is given twice"
 
 
-def _given(service: Compose) -> list[dict[str, str]]:
+def faults_of_ranges(found: Compose, _: Path) -> Iterable[str]:
+    """Name every address that another service may be given by chance, when it starts first."""
+    ranges = {name: network["ipam"]["config"][0] for name, network in found["networks"].items()}
+    for service, one in found["services"].items():
+        for name, given in _networks(one).items():
+            chance = ip_network(ranges[name].get("ip_range", ranges[name]["subnet"]))
+            if "ipv4_address" in given and ip_address(given["ipv4_address"]) in chance:
+                yield f"{service}: {given['ipv4_address']}"
+
+
+def _networks(service: Compose) -> dict[str, dict[str, str]]:
     networks: Any = service.get("networks")
     if not isinstance(networks, dict):
-        return []
-    return [one or {} for one in cast("dict[str, dict[str, str] | None]", networks).values()]
+        return {}
+    return {name: one or {} for name, one in cast("dict[str, dict[str, str] | None]", networks).items()}
 
 
 def faults_of_targets(found: Compose, _: Path) -> Iterable[str]:
@@ -207,6 +220,7 @@ CHECKS: Final[list[tuple[Check, Callable[[Compose], None]]]] = [
     (faults_of_health, with_(["CMD", "curl", "http://127.0.0.1"], "services", "loki", "healthcheck", "test")),
     (faults_of_settings, with_({"STREAMGAUGE_LEESE_S": "1"}, "services", "aggregator", "environment")),
     (faults_of_addresses, without("services", "redis-1", "networks")),
+    (faults_of_ranges, with_([{"subnet": "172.30.0.0/24"}], "networks", "front", "ipam", "config")),
     (faults_of_targets, without("services", "blackbox")),
     (faults_of_commands, with_(["streamgauge", "agregate"], "services", "aggregator", "command")),
 ]
@@ -219,6 +233,22 @@ def test_what_the_file_names_is_there(check: Check, fault: Callable[[Compose], N
     broken = copy.deepcopy(found)
     fault(broken)
     assert list(check(broken, secrets))
+
+
+def test_each_image_has_a_stand_in() -> None:
+    """What `make compose-test` runs under a pinned name is that program, or a stub that is named as one."""
+    for image in images.pinned(compose()):
+        name = image.split(":")[0]
+        assert (name in images.USERS) + (name in images.ENTRYPOINTS) + (name in images.STUBS) == 1, name
+        assert images.dockerfile(image).startswith(f"FROM {images.BASE}\n")
+
+
+def test_a_lock_is_read_for_another_python() -> None:
+    lock = 'old==1 ; python_full_version < "3.11.3" \\\n    --hash=sha256:1\n'
+    lock += 'new==2 ; python_full_version >= "3.12" \\\n    --hash=sha256:2\nany==3 \\\n    --hash=sha256:3\n'
+    kept = images.for_python(lock)
+    assert [line.split()[0] for line in kept.splitlines()] == ["old==1", "--hash=sha256:1", "any==3", "--hash=sha256:3"]
+    assert ";" not in kept
 
 
 def test_secrets_are_made_once_and_readable_by_their_service_only(secrets: Path) -> None:

@@ -1,5 +1,8 @@
 -- The reference application's own table, apart from everything that streamgauge keeps.
-CREATE SCHEMA IF NOT EXISTS reference_app;
+-- Where the schema was made for it, its role need not be able to make one (IF NOT EXISTS would ask for that right).
+DO $$ BEGIN
+    IF to_regnamespace('reference_app') IS NULL THEN CREATE SCHEMA reference_app; END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS reference_app.listings (
     id         int PRIMARY KEY,
     address    text NOT NULL,

@@ -1,0 +1,176 @@
+"""What must hold of the system once it is up, and after a part of it was killed.
+
+In: the engine, the project's folder. Out: a line for what was seen. Promise: each check raises AssertionError with what
+it saw instead.
+"""
+
+import json
+import os
+import shlex
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tests.compose.engine import Engine
+from tests.compose.images import BASE, STUBS
+from tests.compose.load import Load, connect
+from tests.watching import ROOT
+
+UP_S: Final = 480.0
+BACK_S: Final = 120.0
+
+
+class System:
+    """The containers of the project, by service."""
+
+    def __init__(self, engine: Engine, project: Path) -> None:
+        self.engine = engine
+        self.project = project
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return the state of every container, by its name without the project's."""
+        ids = self.engine.docker("ps", "-aq", "--filter", "label=com.docker.compose.project=sg").split()
+        found: list[dict[str, Any]] = json.loads(self.engine.docker("inspect", *ids)) if ids else []
+        return {one["Name"].removeprefix("/sg_"): one["State"] for one in found}
+
+    def not_well(self) -> dict[str, str]:
+        """Name what is not healthy; a service that runs once must have ended well."""
+        return {name: words for name, state in self.states().items() if (words := ill(name, state))}
+
+    def await_health(self, deadline_s: float) -> str:
+        """Wait until every container is healthy."""
+        began_s = time.monotonic()
+        while left := self.not_well():
+            if time.monotonic() - began_s > deadline_s:
+                logs = "".join(f"\n--- {name}\n{self.engine.logs(f'sg_{name}')}" for name in left)
+                raise AssertionError(f"not healthy after {deadline_s:.0f} s: {left}{logs}")
+            time.sleep(1)
+        return f"{len(self.states())} containers healthy after {time.monotonic() - began_s:.0f} s"
+
+    def ask(self, name: str, command: str) -> str:
+        """Run a command in a container; it must succeed."""
+        return self.engine.docker("exec", f"sg_{name}", *shlex.split(command))
+
+    def kill(self, name: str) -> None:
+        """kill -9 of a container's process, as a crash: the engine starts it again."""
+        os.kill(self.states()[name]["Pid"], signal.SIGKILL)
+
+    def beside(self, script: str, arguments: str, env: dict[str, str]) -> str:
+        """Run a script in a container of its own that is on every network, whatever its exit code."""
+        options = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
+        options += ["-v", f"{self.project}/secrets:/secrets:ro", "--network", "sg_front"]
+        run = f"cat >/tmp/script; sh /tmp/script {arguments} || true"
+        made = self.engine.docker("create", "-i", "--rm", *options, BASE, "sh", "-c", run).strip()
+        for network in ("sg_data", "sg_watch"):
+            self.engine.docker("network", "connect", network, made)
+        return self.engine.docker("start", "-a", "-i", made, text=script)
+
+
+def ill(name: str, state: dict[str, Any]) -> str:
+    """Say what is wrong with a container, if anything is."""
+    if name.startswith("migrate"):
+        return "" if state["Status"] == "exited" and state["ExitCode"] == 0 else f"{state['Status']}"
+    health = state.get("Health", {}).get("Status", "no health check")
+    return "" if state["Status"] == "running" and health == "healthy" else f"{state['Status']}, {health}"
+
+
+def until(holds: Callable[[], object], deadline_s: float, what: str) -> float:
+    """Wait for a condition; returns seconds."""
+    began_s = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began_s < deadline_s, f"waited {deadline_s:.0f} s: {what}"
+        time.sleep(0.5)
+    return time.monotonic() - began_s
+
+
+def check_edge(authority: Path) -> str:
+    """The published ports: TLS that verifies, nothing of the inside, plain HTTP sent on."""
+    seen: dict[str, int] = {}
+    connection = connect(authority)
+    for path in ("/healthz", "/readyz", "/metrics", "/docs"):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        seen[path] = response.status
+    assert seen == {"/healthz": 200, "/readyz": 200, "/metrics": 404, "/docs": 404}, seen
+    return ", ".join(f"{path} {status}" for path, status in seen.items())
+
+
+def check_targets(system: System) -> str:
+    """Prometheus reaches whatever its file names; the stubs are none of its targets."""
+    reply = system.ask("prometheus_1", "wget -q -O - http://127.0.0.1:9090/api/v1/targets?state=active")
+    targets = json.loads(reply)["data"]["activeTargets"]
+    down = [f"{one['scrapeUrl']}: {one['lastError']}" for one in targets if one["health"] != "up"]
+    assert targets and not down, down
+    return f"{len(targets)} targets up"
+
+
+def check_audit(system: System) -> str:
+    """Every accepted event is accounted for, as an aggregator's own role sees it."""
+    found = json.loads(system.ask("aggregator_1", "streamgauge audit --json"))
+    assert found["ok"] is True, found
+    return json.dumps(found.get("account", found))[:400]
+
+
+def check_health(system: System, allowed: tuple[str, ...]) -> str:
+    """What scripts/health-check.sh says from inside the networks."""
+    apis = " ".join(f"http://api-{number}:8000" for number in range(1, 6))
+    env = {
+        "STREAMGAUGE_EXPORTER_URL": "http://exporter:9464",
+        "STREAMGAUGE_EXPORTER_TOKEN_FILE": "/secrets/exporter/exporter_token",
+        "STREAMGAUGE_API_URLS": apis,
+        "NGINX_URL": "https://nginx:8443",
+        "CURL_CA_BUNDLE": "/secrets/nginx/ca.crt",
+        "PROMETHEUS_URL": "http://prometheus:9090",
+        "ALERTMANAGER_URL": "http://alertmanager:9093",
+        "GRAFANA_URL": f"http://grafana:{STUBS['grafana/grafana']}",
+        "LOKI_URL": f"http://loki:{STUBS['grafana/loki']}",
+    }
+    script = (ROOT / "scripts/health-check.sh").read_text()
+    found = json.loads(system.beside(script, "--format json", env))
+    said = [f"{one['name']}: {one['message']}" for one in found["checks"] if one["status"] != "ok"]
+    assert found["status"] in allowed, said
+    return f"{found['status']}, {len(found['checks'])} checks" + "".join(f"\n        {line}" for line in said)
+
+
+def crash(system: System, name: str) -> str:
+    """kill -9 what a container runs; the engine starts it again and it is well."""
+    before = system.states()[name]["StartedAt"]
+    system.kill(name)
+    until(lambda: system.states()[name]["StartedAt"] != before, BACK_S, f"{name} is started again")
+    back_s = until(lambda: not system.not_well(), BACK_S, f"all well after {name}: {system.not_well()}")
+    return f"started again, all healthy after {back_s:.0f} s"
+
+
+def master(system: System) -> str:
+    """Ask a Sentinel for the address of the master."""
+    ask = "REDISCLI_AUTH=$(cat /run/secrets/redis_client_password) redis-cli -h $REDIS_NODE -p 26379 --user client"
+    return system.ask("sentinel-1_1", f"sh -c '{ask} --no-auth-warning SENTINEL master streams'").split("\n")[3]
+
+
+def fail_over(system: System) -> str:
+    """Kill the master and keep it down until another was elected; then it comes back as a replica."""
+    old = master(system)
+    name = {f"172.30.1.2{number}": f"redis-{number}_1" for number in (1, 2, 3)}[old]
+    system.engine.docker("kill", f"sg_{name}")
+    elected_s = until(lambda: master(system) != old, BACK_S, "the Sentinels elect another master")
+    new = master(system)
+    system.engine.docker("start", f"sg_{name}")
+    back_s = until(lambda: not system.not_well(), BACK_S, "all well again")
+    assert master(system) == new, "the old master came back as the master"
+    return f"{old} -> {new} after {elected_s:.0f} s, all healthy {back_s:.0f} s after it came back"
+
+
+def check_counted(system: System, load: Load) -> str:
+    """The exporter counts the load's requests, and its own totals are behind by nothing when all is committed."""
+    script = 'curl -sf -H "Authorization: Bearer $(cat /secrets/exporter/exporter_token)" http://exporter:9464/metrics'
+
+    def counted() -> float:
+        lines = [line for line in system.beside(script, "", {}).splitlines() if line.startswith("http_requests_total{")]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if "/healthz" not in line and "/readyz" not in line)
+
+    seen = counted()
+    assert seen > 0.9 * load.answered, f"{seen:.0f} of {load.answered} requests are on /metrics"
+    return f"{seen:.0f} of {load.answered} requests counted (a killed replica takes its last 250 ms with it)"

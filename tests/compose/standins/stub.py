@@ -1,0 +1,18 @@
+"""In the place of a program that Debian lacks: says so on every path of the port that its health check asks."""
+
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Stub(BaseHTTPRequestHandler):
+    """Answers that it is a stub."""
+
+    def do_GET(self) -> None:
+        body = b"a stub of the compose test\n"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Stub).serve_forever()
