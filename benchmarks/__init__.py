@@ -2,3 +2,16 @@
 
 Run as `python -m benchmarks [--full] [--only NAME]`. Nothing here is installed with the package.
 """
+
+from typing import Final
+
+NAMES: Final = (
+    "emit",
+    "size",
+    "drain",
+    "scrape",
+    "multiprocess",
+    "freshness",
+    "middleware",
+)
+"""The benchmarks, each a module with `run(full) -> Section`, in the order of the page."""

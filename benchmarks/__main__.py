@@ -10,12 +10,10 @@ import os
 import sys
 import time
 import traceback
-from typing import Final
 
-from benchmarks.measure import Section, spread, verdict
+from benchmarks import NAMES
+from benchmarks.measure import Section, advantage, spread, verdict
 from benchmarks.report import write
-
-NAMES: Final = ("emit", "size", "drain", "scrape", "multiprocess", "freshness", "middleware")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,9 +46,9 @@ def main(argv: list[str] | None = None) -> int:
 def _print(section: Section) -> None:
     print(section.title)
     for row in section.rows:
-        ratio = section.ratio(row)
-        better = "" if ratio is None else f"we: {ratio:.3g} x better"
-        print(f"  {row.work:<44}{row.subject:<34}{spread(row):<34}{row.unit:<10}{verdict(row)}{better}")
+        better = advantage(section, row)
+        subject = f"{row.subject} ({row.note})" if row.note else row.subject
+        print(f"  {row.work:<44}{subject:<34}{spread(row):<34}{row.unit:<10}{verdict(row)}{better}")
     for note in section.notes:
         print(f"  {note}")
     sys.stdout.flush()

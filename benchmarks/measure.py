@@ -47,15 +47,28 @@ class Row:
         return None if self.goal is None else self.goal.is_reached(self.median)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """How a quantity grows: `xs` and `ys` of one line of a picture."""
+
+    label: str
+    xs: list[float]
+    ys: list[float]
+
+
 @dataclass
 class Section:
-    """What one benchmark found. `less_is_better` tells how to read a ratio."""
+    """What one benchmark found. `less_is_better` tells how to read a ratio.
+
+    `curves` maps the name of an x axis to the lines over it; a section that has some is drawn as lines.
+    """
 
     name: str
     title: str
     less_is_better: bool
     rows: list[Row] = field(default_factory=list[Row])
     notes: list[str] = field(default_factory=list[str])
+    curves: dict[str, list[Curve]] = field(default_factory=dict[str, list[Curve]])
 
     def add(
         self,
@@ -77,10 +90,27 @@ class Section:
 
     def ratio(self, row: Row) -> float | None:
         """Return how many times better we are than the peer in `row`, by medians; None for our own rows."""
-        ours = next((r for r in self.rows if r.work == row.work and r.subject == OURS), None)
-        if row.subject == OURS or ours is None or not ours.median or not row.median:
+        ours = self._ours(row)
+        return None if ours is None else self._better(row.median, ours.median)
+
+    def ratio_spread(self, row: Row) -> tuple[float, float] | None:
+        """Return the least and greatest ratio of the rounds, each of neighbours in time; None without several."""
+        ours = self._ours(row)
+        if ours is None or len(ours.values) != len(row.values) or len(row.values) < 2:
             return None
-        return row.median / ours.median if self.less_is_better else ours.median / row.median
+        ratios = [self._better(theirs, mine) for theirs, mine in zip(row.values, ours.values, strict=True)]
+        return min(ratios), max(ratios)
+
+    def _ours(self, row: Row) -> Row | None:
+        """Return our row of the same work and unit, unless this is it or there is nothing to divide by."""
+        if row.subject == OURS or not all(row.values):
+            return None
+        mine = (r for r in self.rows if r.work == row.work and r.subject == OURS and r.unit == row.unit)
+        ours = next(mine, None)
+        return ours if ours is not None and all(ours.values) else None
+
+    def _better(self, theirs: float, ours: float) -> float:
+        return theirs / ours if self.less_is_better else ours / theirs
 
 
 def figure(value: float) -> str:
@@ -107,6 +137,15 @@ def verdict(row: Row) -> str:
     return f"{sign} {figure(row.goal.bound)}: {'reached' if row.is_reached() else 'MISSED'}"
 
 
+def advantage(section: Section, row: Row) -> str:
+    """Return how many times better we are than the peer in `row`, with the spread of the rounds; else empty."""
+    ratio, span = section.ratio(row), section.ratio_spread(row)
+    if ratio is None:
+        return ""
+    around = f" ({figure(span[0])} - {figure(span[1])})" if span else ""
+    return f"{figure(ratio)} x{around} {'cheaper' if section.less_is_better else 'faster'}"
+
+
 def table(section: Section) -> list[str]:
     """Return the rows as a Markdown table."""
     lines = [
@@ -114,10 +153,9 @@ def table(section: Section) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for row in section.rows:
-        ratio = section.ratio(row)
-        better = "" if ratio is None else f"{figure(ratio)} x {'cheaper' if section.less_is_better else 'faster'}"
         note = f" ({row.note})" if row.note else ""
-        lines.append(f"| {row.work} | {row.subject}{note} | {spread(row)} | {row.unit} | {verdict(row)} | {better} |")
+        cells = (row.work, row.subject + note, spread(row), row.unit, verdict(row), advantage(section, row))
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""One picture per section: medians as bars, the spread as whiskers, the goal as a line; logarithmic where it must be.
+"""One picture per section: medians as bars, the spread as whiskers, the goal as a line; growth as curves.
 
 In: a Section and a folder. Out: the name of the picture, or "" where matplotlib is not installed.
 """
@@ -6,7 +6,7 @@ In: a Section and a folder. Out: the name of the picture, or "" where matplotlib
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import OURS, Row, Section
+from benchmarks.measure import OURS, Curve, Row, Section
 
 WIDE_RANGE = 20.0
 
@@ -22,15 +22,34 @@ def plot(section: Section, folder: Path) -> str:
     matplotlib.rcParams["svg.hashsalt"] = section.name
     import matplotlib.pyplot
 
-    rows = list(reversed(section.rows))
-    figure, axes = matplotlib.pyplot.subplots(figsize=(9, 0.9 + 0.36 * len(rows)))
-    _bars(axes, rows)
-    axes.set_title(section.title, fontsize=10)
+    rows = list(reversed([row for row in section.rows if row.values]))
+    if not rows:
+        return ""
+    if section.curves:
+        figure, panels = matplotlib.pyplot.subplots(1, len(section.curves), figsize=(9, 3.6), squeeze=False)
+        for axes, (axis, curves) in zip(panels[0], section.curves.items(), strict=True):
+            _lines(axes, axis, curves, rows[0].unit)
+    else:
+        figure, axes = matplotlib.pyplot.subplots(figsize=(9, 0.9 + 0.36 * len(rows)))
+        _bars(axes, rows)
+    figure.suptitle(section.title, fontsize=10)
     name = f"bench-{section.name}.svg"
     figure.tight_layout()
     figure.savefig(folder / name, metadata={"Date": None})
     matplotlib.pyplot.close(figure)
     return name
+
+
+def _lines(axes: Any, axis: str, curves: list[Curve], unit: str) -> None:
+    for curve in curves:
+        axes.plot(curve.xs, curve.ys, marker="o", label=curve.label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(axis, fontsize=8)
+    axes.set_ylabel(unit, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
 
 
 def _bars(axes: Any, rows: list[Row]) -> None:

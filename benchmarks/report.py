@@ -15,13 +15,27 @@ from typing import Final
 
 import msgspec
 
+from benchmarks import NAMES
 from benchmarks.measure import Section, table
 from benchmarks.plots import plot
 from streamgauge.embedded import find_redis, redis_version
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 PAGE: Final = DOCS / "benchmarks.md"
-PACKAGES: Final = ("numpy", "asyncpg", "redis", "msgspec", "zstandard", "prometheus-client", "uvicorn", "fastapi")
+PACKAGES: Final = (
+    "numpy",
+    "asyncpg",
+    "redis",
+    "msgspec",
+    "zstandard",
+    "uvicorn",
+    "fastapi",
+    "prometheus-client",
+    "prometheus-fastapi-instrumentator",
+    "opentelemetry-sdk",
+    "statsd",
+    "datadog",
+)
 HEAD: Final = """\
 # Benchmarks
 
@@ -39,8 +53,7 @@ def write(sections: list[Section], full: bool, load_before: float = 0.0) -> None
     (DOCS / "img").mkdir(parents=True, exist_ok=True)
     for section in sections:
         parts[section.name] = "\n".join(_part(section, full, load_before))
-    order = ("emit", "size", "drain", "scrape", "multiprocess", "freshness", "middleware")
-    body = [f"<!-- {name} -->\n{parts[name].strip()}\n" for name in order if name in parts]
+    body = [f"<!-- {name} -->\n{parts[name].strip()}\n" for name in NAMES if name in parts]
     PAGE.write_text("\n".join([HEAD, *body]))
 
 
@@ -65,13 +78,20 @@ def _part(section: Section, full: bool, load_before: float) -> list[str]:
 
 def _machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     redis = find_redis()
     servers = f"Redis {'.'.join(map(str, redis_version(redis)))}, " if redis else ""
     return (
         f"{_cpu()}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
         f"Python {platform.python_version()}, PostgreSQL 18, {servers}{versions}"
     )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _cpu() -> str:
