@@ -6,6 +6,7 @@ Promise: a load-test batch never touches a row of the real schema.
 
 import asyncio
 import time
+from typing import Any
 
 from aggregator.decode import BlockCache
 from aggregator.identities import Identities
@@ -13,6 +14,7 @@ from aggregator.settings import AggregatorSettings
 from database.connect import SCHEMA, Pool, acquire, open_pool
 from database.hosts import Hosts
 from database.load_runs import ensure_run
+from database.pooler import open_pooled
 from database.queries import load
 
 
@@ -61,6 +63,7 @@ class Lanes:
         self._lanes: dict[str | None, Lane] = {}
         self._run_blocks: dict[str, BlockCache] = {}
         self._opening = asyncio.Lock()
+        self._direct: Pool | None = None
 
     async def main(self) -> Lane:
         """Return the lane of real traffic."""
@@ -71,11 +74,21 @@ class Lanes:
         if run_id is None:
             return await self.main()
         main = await self.main()
-        schema = await ensure_run(main.pool, run_id, events)
+        schema = await ensure_run(await self._direct_pool(main), run_id, events)
         if schema is None:
             await self._close(run_id)
             return None
         return self._lanes.get(run_id) or await self._open(run_id, schema)
+
+    async def _direct_pool(self, main: Lane) -> Pool:
+        """Return a pool with sessions of its own, which a run's schema is made with."""
+        if self._settings.postgres_pooled_dsn is None:
+            return main.pool
+        if self._direct is None:
+            self._direct = await open_pool(
+                self._settings, application="streamgauge-aggregator-runs", size=1, hosts=self._hosts
+            )
+        return self._direct
 
     def blocks_of(self, run_id: str) -> BlockCache:
         """Return the cache of a run's blocks; it outlives the lane's opening, which needs I/O."""
@@ -96,14 +109,15 @@ class Lanes:
             for each in opened:
                 each.reconnected = True
 
-        pool = await open_pool(
-            self._settings,
-            schema,
-            application="streamgauge-aggregator",
-            size=3,
-            connected=connected,
-            hosts=self._hosts,
-        )
+        options: dict[str, Any] = {
+            "application": "streamgauge-aggregator",
+            "size": 3,
+            "connected": connected,
+            "hosts": self._hosts,
+        }
+        # A run's schema is not the role's, so that it needs a session.
+        real = schema == SCHEMA
+        pool = await (open_pooled(self._settings, **options) if real else open_pool(self._settings, schema, **options))
         identities = Identities(pool, self._settings.streamgauge_series_budget)
         if run_id is not None:
             identities.blocks = self.blocks_of(run_id)
@@ -126,6 +140,9 @@ class Lanes:
         """Close every pool."""
         for lane in self._lanes.values():
             await lane.pool.close()
+        if self._direct is not None:
+            await self._direct.close()
+            self._direct = None
         self._lanes.clear()
 
     def open_lanes(self) -> list[Lane]:

@@ -51,6 +51,8 @@ def require_access(error: BaseException) -> None:
     if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
         raise SettingsError(f"POSTGRES_DSN: {error}") from None
     state = getattr(error, "sqlstate", None) or ""
+    if "unsupported startup parameter" in str(error):
+        raise SettingsError(f"POSTGRES_DSN: a pooler answers ({error}): name it by POSTGRES_POOLED_DSN") from None
     if state.startswith(ACCESS_SQLSTATES):
         raise SettingsError(f"POSTGRES_DSN (or POSTGRES_USER, _PASSWORD, _DB): PostgreSQL says {error}") from None
 

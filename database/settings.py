@@ -34,6 +34,8 @@ class PostgresSettings(ServiceSettings):
     """Where PostgreSQL is. `postgres_dsn` wins over the single parts."""
 
     postgres_dsn: SecretStr | None = None
+    postgres_pooled_dsn: SecretStr | None = None
+    """The same database through PgBouncer in transaction mode, for commits and scrapes."""
     postgres_host: str = "127.0.0.1"
     """One host, or several separated by commas: the one that takes writes is used."""
     postgres_port: int = Field(default=5432, ge=1, le=65535)

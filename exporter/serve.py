@@ -10,8 +10,9 @@ import socket
 
 import uvicorn
 
-from database.connect import AWAY, acquire, open_pool, require_access
+from database.connect import AWAY, Pool, acquire, open_pool, require_access
 from database.migrate import check as check_schema
+from database.pooler import open_pooled
 from database.settings import SettingsError
 from exporter.app import make_app
 from exporter.service import STOP_GRACE_S
@@ -24,7 +25,11 @@ BACKLOG = 2048
 
 async def require_schema(settings: ExporterSettings) -> None:
     """Wait for the database, then raise SchemaError unless its schema is this program's."""
-    pool = await open_pool(settings, application="streamgauge exporter", size=1)
+    for open_any in (open_pool, open_pooled):
+        await _require_schema(await open_any(settings, application="streamgauge exporter", size=1))
+
+
+async def _require_schema(pool: Pool) -> None:
     try:
         while True:
             try:

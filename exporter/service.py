@@ -8,8 +8,9 @@ import asyncio
 import logging
 from uuid import UUID
 
-from database.connect import AWAY, Pool, acquire, open_pool
+from database.connect import AWAY, Pool, acquire
 from database.hosts import Hosts
+from database.pooler import open_pooled
 from database.queries import load
 from database.redis_link import open_link
 from database.replicas import open_replicas, read_replicas
@@ -58,7 +59,7 @@ class Exporter:
 
     async def open(self) -> None:
         """Make the pools; connections are made when they are needed."""
-        self._pool = await open_pool(
+        self._pool = await open_pooled(
             self.settings, application="streamgauge exporter", size=POOL_SIZE, hosts=self._hosts
         )
         self._snapshots = Snapshots(

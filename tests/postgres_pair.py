@@ -74,7 +74,7 @@ class Server:
             self._run("initdb", "--no-sync", "-D", str(self.data), "--username", USER, "--auth", "trust", *options)
         settings = self.settings | {"port": str(self.port), "unix_socket_directories": str(self.home)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [*self._prefix, str(self._programs / "postgres"), "-D", str(self.data), *options]
+        command = [str(self._programs / "postgres"), "-D", str(self.data), *options]
         until(lambda: self._starts(command), f"PostgreSQL {self.version} is up")
 
     def open_again(self) -> None:
@@ -134,12 +134,15 @@ class Server:
         command = [str(self._programs / "psql"), "-Xq", "-v", "ON_ERROR_STOP=1", self.dsn(), "-c", text]
         return subprocess.Popen([*self._prefix, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        """Start a process as the server's user."""
+        user = None if self._prefix else self._user
+        return processes.start([*self._prefix, *command], log, user=user, death_signal=signal.SIGQUIT)
+
     def _starts(self, command: list[str]) -> bool:
         """Start, unless backends of a killed predecessor are still attached: False then."""
         said = self.log.stat().st_size if self.log.exists() else 0
-        user = None if self._prefix else self._user
-        self.process = processes.start(command, self.log, user=user, death_signal=signal.SIGQUIT)
-        started = self.process
+        started = self.process = self.start(command, self.log)
         until(lambda: started.poll() is not None or self._is_ready(), "PostgreSQL starts or ends")
         if started.poll() is None:
             return True
