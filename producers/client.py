@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from contract.crash import CrashPoint
+from contract.metric import MetricDef
+from contract.reasons import Dropped
 from producers.clock import Clock
 from producers.drainer import Drainer
-from producers.metrics import Registry
+from producers.journal import Journal, journaled
+from producers.metrics import Child, Registry
 from producers.seal import Sealer
 from producers.sender import Outbox, Sender, load_client
 from producers.settings import Settings, SettingsError
@@ -50,12 +53,12 @@ class Stats:
 class Life:
     """One producer: from a start to a stop, or to the end of the process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, journal: Journal | None = None) -> None:
         self.clock = Clock()
         self.outbox = Outbox()
         self.crash = CrashPoint(settings.crash_at)
         self.drainer = Drainer(Sealer(self.clock, settings.service, settings.run_id), self.clock, self.crash)
-        self.spool = Spool(Path(settings.spool_dir) if settings.spool_dir else None, self.drainer)
+        self.spool = Spool(Path(settings.spool_dir) if settings.spool_dir else None, self.drainer, journal)
         self.sender = Sender(
             settings, self.outbox, self.clock, self.drainer.sealer.producer_id, self.crash, self.spool.release
         )
@@ -74,11 +77,18 @@ class Client(Registry):
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._journal: Journal | None = None
         _clients.add(self)
 
     def max_series_per_metric(self) -> int:
         """Return the guard on live series of one metric."""
         return self._settings.max_series_per_metric if self._settings else Settings.max_series_per_metric
+
+    def make(self, kind: type[Child], metric: MetricDef, key: bytes, drop: Dropped | None) -> Child:
+        """Return a new child, with a journal if every emit is to outlive a kill."""
+        if self._journal is None:
+            return super().make(kind, metric, key, drop)
+        return journaled(self._journal, metric, key, drop)
 
     @property
     def service(self) -> str:
@@ -102,6 +112,8 @@ class Client(Registry):
                 # Says now, to the caller, what would end the sender's thread later.
                 load_client(wanted)
             self._settings = wanted
+            if wanted.spool_dir and wanted.spool_events and not wanted.disabled and self._journal is None:
+                self._journal = Journal()
             if self._closed and self._life is not None:
                 self._life.ended.set()
                 self._life, self._threads = None, []
@@ -126,7 +138,9 @@ class Client(Registry):
         settings = self._settings
         assert settings is not None, "BUG: start reads the settings first"
         if self._life is None:
-            self._life = Life(settings)
+            self._life = Life(settings, self._journal)
+            if not self._closed:
+                self._life.spool.open()
         life = self._life
         wanted = {"drain": lambda: self._drain_loop(life, settings)}
         if not self._closed:
@@ -153,6 +167,7 @@ class Client(Registry):
 
     def _flush(self, life: Life) -> None:
         with life.lock:
+            life.spool.take()
             if not life.clock.is_measured():
                 life.drainer.hold(self.children)
                 life.spool.keep([])
@@ -229,7 +244,9 @@ class Client(Registry):
         self._lock = threading.Lock()
         was_running = bool(self._threads) and not self._closed
         if self._life is not None:
-            self._life.spool.leave()
+            self._life.spool.abandon()
+        if self._journal is not None:
+            self._journal.after_fork()
         self._life, self._threads = None, []
         for family in self.families.values():
             family.after_fork()

@@ -5,7 +5,7 @@ Promise: nothing drained is forgotten; while no batch may be sealed, memory stay
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -91,6 +91,17 @@ class Drainer:
         if len(parts) <= slots:
             self._span_start_ms = now_ms
         return sealed
+
+    def levels(self) -> dict[bytes, float]:
+        """Return what each gauge stands at, by its key: a successor's relative changes go on from there."""
+        return {child.key: state.last for child, state in self._gauges.items() if state.was_set}
+
+    def take_levels(self, children: Iterable[Child], levels: Mapping[bytes, float]) -> None:
+        """Go on from a dead producer's `levels`."""
+        for child in children:
+            if child.values and child.key in levels:
+                state = self._gauges[child] = GaugeState()
+                state.last, state.was_set = levels[child.key], True
 
     def drafts(self) -> list[Sealed]:
         """Freeze what waits to be sealed as it would be now, for a successor; nothing changes."""

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ import msgspec
 from contract.batch import read_body, read_envelope, seal
 from contract.windows import window_start_s
 from producers.clock import UNKNOWN_UNCERTAINTY_US, Clock
+from producers.drainer import Drainer
+from producers.journal import SEGMENT_SUFFIX, Tail
+from producers.seal import Sealer
 from producers.spool import LOCK, SUFFIX, UNBORN, VERSION, Flush, write_flush
 
 log = logging.getLogger(__name__)
@@ -106,13 +110,39 @@ def _settle(folder: Path, clock: Clock, deliver: Deliver) -> bool:
 
 
 def _freeze(folder: Path, number: int, last: Flush, clock: Clock) -> Flush:
-    """Make the drafts batches, on disk before one is sent: whoever goes on must send the same bytes."""
-    if not last.drafts:
+    """Make drafts and tail batches, on disk before one is sent: whoever goes on must send the same bytes."""
+    journal = list(folder.glob(f"*{SEGMENT_SUFFIX}"))
+    if last.closed or not (last.drafts or journal):
         return last
     drafts = [_date(data, clock) for data in last.drafts]
-    frozen = msgspec.structs.replace(last, sealed=[*last.sealed, *drafts], drafts=[])
+    tail = _replay(folder, last, clock) if journal else []
+    frozen = msgspec.structs.replace(last, sealed=[*last.sealed, *drafts, *tail], drafts=[], closed=True)
     write_flush(folder, number, frozen)
     return frozen
+
+
+def _replay(folder: Path, last: Flush, clock: Clock) -> list[bytes]:
+    """Return the batches of what was emitted after the last flush, and the farewell if that was all."""
+    tail = Tail(folder, last.positions)
+    at = last.numbering
+    events = sum(read_envelope(data).events for data in last.drafts)
+    # What cannot be recovered stays a gap in the sequence: it is counted as lost when the gap closes.
+    sealer = Sealer(clock, last.service, last.run_id, bytes.fromhex(folder.name))
+    sealer.numbering = msgspec.structs.replace(
+        at, seq=at.seq + len(last.drafts) + (tail.unknown > 0), sealed_events=at.sealed_events + events + tail.unknown
+    )
+    sealer.dropped = dict(last.dropped)
+    drainer = Drainer(sealer, clock)
+    drainer.take_levels(tail.children, last.levels)
+    drainer.drain(tail.children)
+    batches = drainer.tick((), sys.maxsize) if drainer.has_pending() else []
+    if tail.is_whole and not _said_farewell(last):
+        batches.append(sealer.fin(clock.now_ms()))
+    return [each.data for each in batches]
+
+
+def _said_farewell(last: Flush) -> bool:
+    return any(read_body(read_envelope(data), data).fin for data in last.sealed)
 
 
 def _date(data: bytes, clock: Clock) -> bytes:

@@ -216,7 +216,7 @@ class Family(Generic[C]):
         return self._refused[reason]
 
     def _new(self, key: bytes, drop: Dropped | None = None) -> C:
-        child = cast("C", self.child_type(self.definition, key, drop))
+        child = cast("C", self._client.make(self.child_type, self.definition, key, drop))
         self._client.add(child)
         return child
 
@@ -320,6 +320,10 @@ class Registry:
         if (known.definition, known.labelnames) != (family.definition, family.labelnames):
             raise ValueError(f"{family.definition.name} is declared already, with another definition")
         return known
+
+    def make(self, kind: type[Child], metric: MetricDef, key: bytes, drop: Dropped | None) -> Child:
+        """Return a new child."""
+        return kind(metric, key, drop)
 
     def add(self, child: Child) -> None:
         """Let the drainer see a child."""

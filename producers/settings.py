@@ -40,6 +40,8 @@ class Settings:
     """Whether caches take the lifetimes that are set in Redis."""
     spool_dir: str = ""
     """Where sealed batches are kept until they are acknowledged, for a successor of a killed process; empty: off."""
+    spool_events: bool = False
+    """Whether every emit is written to the spool at once, so that a kill -9 loses none; some 200 ns each."""
     crash_at: str = ""
     """Test hook: the named point at which the process kills itself."""
 
@@ -62,6 +64,7 @@ class Settings:
             release=_release(_text(env, "STREAMGAUGE_RELEASE", "")),
             cache_ttl_apply=_is_on(env, "STREAMGAUGE_CACHE_TTL_APPLY"),
             spool_dir=_text(env, "STREAMGAUGE_SPOOL_DIR", ""),
+            spool_events=_is_on(env, "STREAMGAUGE_SPOOL_EVENTS"),
             crash_at=_text(env, "STREAMGAUGE_CRASH_AT", ""),
         )
 

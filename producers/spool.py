@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from producers.drainer import Drainer
+from producers.journal import Journal
 from producers.seal import Numbering, Sealed
 
 log = logging.getLogger(__name__)
@@ -47,18 +48,22 @@ class Flush(msgspec.Struct, array_like=True, frozen=True):
     """They may have been sent."""
     drafts: list[bytes]
     """What would be sealed next, were there no later flush: never sent while the producer lived."""
-    segment: int = 0
-    position: int = 0
-    """Up to where the journal's events are in the batches and drafts of this flush and earlier ones."""
+    positions: dict[int, int] = {}
+    """Up to where the events of each of the journal's segments are in batches and drafts; a newer one: nowhere yet."""
+    levels: dict[bytes, float] = {}
+    """With a journal: what each gauge stands at, by its key."""
+    closed: bool = False
+    """A successor has written what it will send: there are no drafts any more, and no tail."""
 
 
 class Spool:
     """The files of one living producer. `release` is the sender's, everything else the drainer's."""
 
-    def __init__(self, root: Path | None, drainer: Drainer) -> None:
+    def __init__(self, root: Path | None, drainer: Drainer, journal: Journal | None = None) -> None:
         self.failures = 0
         self._root = root
         self._drainer = drainer
+        self._journal = journal
         self._lock: int | None = None
         self._folder: Path | None = None
         self._number = 0
@@ -75,25 +80,40 @@ class Spool:
         if self._root is not None:
             self._released.append(sealed.seq)
 
-    def keep(self, sealed: Sequence[Sealed]) -> None:
-        """Write one flush, before any of its batches may be sent; forget what was released. Never raises."""
-        if self._root is None:
+    def open(self) -> None:
+        """Begin to keep, unless there is no spool or it failed lately. Never raises."""
+        if self._root is None or self._folder is not None or time.monotonic() < self._retry_at:
             return
         try:
-            if self._folder is None:
-                if time.monotonic() < self._retry_at:
-                    return
-                self._open(self._root)
-            began_s = time.monotonic()
-            drainer = self._drainer
-            standing = (drainer.accepted, drainer.sealer.seq, sum(drainer.sealer.dropped.values()))
-            if standing != self._standing and (sealed or began_s >= self._draft_at):
-                self._write(sealed)
-                self._standing = standing
-                self._draft_at = began_s + DRAFT_SHARE * (time.monotonic() - began_s)
-            self._forget()
+            self._open(self._root)
         except OSError as error:
             self._fail(self._root, error)
+
+    def take(self) -> None:
+        """Move journaled events to where they are drained. Never raises."""
+        if self._root is not None and self._journal is not None:
+            try:
+                self._journal.take()
+            except OSError as error:
+                self._fail(self._root, error)
+
+    def keep(self, sealed: Sequence[Sealed]) -> None:
+        """Write one flush, before any of its batches may be sent; forget what was released. Never raises."""
+        self.open()
+        if self._root is None or self._folder is None:
+            return
+        try:
+            began_s = time.monotonic()
+            if self._standing != self._stand() and (sealed or began_s >= self._draft_at):
+                self._write(self._folder, sealed)
+                self._draft_at = began_s + DRAFT_SHARE * (time.monotonic() - began_s)
+            self._forget(self._folder)
+        except OSError as error:
+            self._fail(self._root, error)
+
+    def _stand(self) -> tuple[int, ...]:
+        drainer = self._drainer
+        return (drainer.accepted, drainer.sealer.seq, sum(drainer.sealer.dropped.values()))
 
     def _open(self, root: Path) -> None:
         name = self._drainer.sealer.producer_id.hex()
@@ -102,15 +122,15 @@ class Spool:
         unborn.mkdir(mode=0o700)
         self._lock = os.open(unborn / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._left.clear()
+        self._write(unborn, [])
         unborn.rename(root / name)
         self._folder = root / name
-        self._left.clear()
-        self._standing = ()
+        if self._journal is not None:
+            self._journal.open(self._folder)
 
-    def _write(self, sealed: Sequence[Sealed]) -> None:
-        assert self._folder is not None, "BUG: keep opens it first"
-        sealer = self._drainer.sealer
-        drafts = self._drainer.drafts()
+    def _write(self, folder: Path, sealed: Sequence[Sealed]) -> None:
+        sealer, journal = self._drainer.sealer, self._journal
         flush = Flush(
             VERSION,
             sealer.service,
@@ -118,15 +138,19 @@ class Spool:
             sealer.numbering,
             dict(sealer.dropped),
             [each.data for each in sealed],
-            [each.data for each in drafts],
+            [each.data for each in self._drainer.drafts()],
+            dict(journal.positions) if journal else {},
+            self._drainer.levels() if journal else {},
         )
-        write_flush(self._folder, self._number + 1, flush)
+        write_flush(folder, self._number + 1, flush)
         self._number += 1
         self._left[self._number] = {each.seq for each in sealed}
+        self._standing = self._stand()
+        if journal is not None:
+            journal.forget()
 
-    def _forget(self) -> None:
+    def _forget(self, folder: Path) -> None:
         """Remove files all of whose batches are released; the newest stays, it tells where the producer stands."""
-        assert self._folder is not None, "BUG: keep opens it first"
         released: set[int] = set()
         while self._released:
             released.add(self._released.popleft())
@@ -134,7 +158,7 @@ class Spool:
             left -= released
             if not left and number != self._number:
                 del self._left[number]
-                (self._folder / flush_name(number)).unlink(missing_ok=True)
+                (folder / flush_name(number)).unlink(missing_ok=True)
 
     def _fail(self, root: Path, error: OSError) -> None:
         # What is there is out of date now, and would contradict what is sealed next: better nothing.
@@ -146,6 +170,10 @@ class Spool:
         for folder in (name, f"{UNBORN}{name}"):
             shutil.rmtree(root / folder, ignore_errors=True)
         self._close()
+        if self._journal is not None:
+            # What emits is bound to it: it goes on in memory.
+            with suppress(OSError):
+                self._journal.open(None)
 
     def remove(self) -> None:
         """End: everything is acknowledged."""
@@ -154,7 +182,13 @@ class Spool:
         self.leave()
 
     def leave(self) -> None:
-        """End: a successor takes what is there. In a forked child: the parent goes on, holding its lock."""
+        """End: a successor takes what is there."""
+        if self._journal is not None:
+            self._journal.close()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """In a forked child: the parent goes on, holding its lock."""
         self._root = None
         self._close()
 
