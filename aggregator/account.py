@@ -22,7 +22,6 @@ def account(out: Fold, booked: Sequence[Booked], duplicates: dict[int, int]) -> 
         by_producer.setdefault(b.producer_no, []).append(b)
         out.batch_producers.append(b.producer_no)
         out.batch_seqs.append(b.batch.envelope.seq)
-        out.batch_checksums.append(b.batch.short_checksum)
     for number in sorted(by_producer):
         batches = sorted(by_producer[number], key=lambda b: b.batch.envelope.seq)
         runs = _runs(number, batches)
@@ -33,11 +32,12 @@ def account(out: Fold, booked: Sequence[Booked], duplicates: dict[int, int]) -> 
         out.producers.append(_record(number, batches, runs, events, quarantined, duplicates.get(number, 0)))
 
 
-def _runs(number: int, batches: Sequence[Booked]) -> list[dict[str, int]]:
-    runs: list[dict[str, int]] = []
+def _runs(number: int, batches: Sequence[Booked]) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = []
     for b in batches:
         d, seq = b.batch, b.batch.envelope.seq
         if runs and runs[-1]["hi"] == seq:
+            runs[-1]["checksums"].append(d.short_checksum)
             runs[-1] |= {"hi": seq + 1, "after": d.sealed_after, "window_hi": d.body.window_start_s}
             continue
         runs.append(
@@ -49,13 +49,14 @@ def _runs(number: int, batches: Sequence[Booked]) -> list[dict[str, int]]:
                 "after": d.sealed_after,
                 "window_lo": d.body.window_start_s,
                 "window_hi": d.body.window_start_s,
+                "checksums": [d.short_checksum],
             }
         )
     return runs
 
 
 def _record(
-    number: int, batches: Sequence[Booked], runs: list[dict[str, int]], events: int, quarantined: int, duplicates: int
+    number: int, batches: Sequence[Booked], runs: list[dict[str, Any]], events: int, quarantined: int, duplicates: int
 ) -> dict[str, Any]:
     last = batches[-1].batch.body if batches else None
     return {

@@ -43,10 +43,9 @@ class Fold:
     parts: bytes = b""
     """Binary COPY of PART_COLUMNS, header and trailer included; empty if there are none."""
     producers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    runs: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
+    runs: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     batch_producers: list[int] = field(default_factory=list[int])
     batch_seqs: list[int] = field(default_factory=list[int])
-    batch_checksums: list[int] = field(default_factory=list[int])
     group_widths: list[int] = field(default_factory=list[int])
     group_rows: list[int] = field(default_factory=list[int])
     total_ids: list[int] = field(default_factory=list[int])
@@ -109,7 +108,6 @@ async def _apply(connection: Connection, fold: Fold, generation: int, consumer: 
         fold.gauge_values,
         fold.gauge_ms,
         fold.touched,
-        fold.batch_checksums,
     )
     return [(row["producer_no"], row["seq"]) for row in rows]
 
