@@ -196,7 +196,10 @@ class Committer:
             raise BatchError(Quarantined.SEQ_JUMP, f"seq {seq} is too far above {producer.top_seq}")
         now_s = lane.now_ms() // 1000
         if window_s > now_s + FUTURE_BOUND_S:
-            raise BatchError(Quarantined.FUTURE, f"window {window_s} begins {window_s - now_s} s from now")
+            if window_s > batch.entry.added_s + FUTURE_BOUND_S:
+                raise BatchError(Quarantined.FUTURE, f"window {window_s} begins {window_s - now_s} s from now")
+            # Redis, which all producers go by, is as far ahead of the database: a clock was set, the batch is sound.
+            return Booked(batch, producer.producer_no, window_start_s(now_s * 1000), displaced=True)
         oldest = window_start_s((now_s - LATE_BOUND_S) * 1000) + WINDOW_S
         return Booked(batch, producer.producer_no, max(window_s, oldest), displaced=window_s < oldest)
 

@@ -31,6 +31,11 @@ class Entry:
     stream_id: str
     data: bytes
 
+    @property
+    def added_s(self) -> int:
+        """When Redis took it in, by the clock of Redis."""
+        return int(self.stream_id.partition("-")[0]) // 1000
+
 
 class Block:
     """A directory seen before: its decoded form, and its series numbers once they are resolved."""

@@ -31,19 +31,19 @@ class Lane:
         self._top: dict[int, int] = {}
 
     async def set_clock(self) -> None:
-        """Measure the database clock against ours."""
-        before = time.time()
+        """Measure the database clock against our monotonic one: a step of our wall clock changes nothing."""
+        before = time.monotonic()
         async with acquire(self.pool) as connection:
             database_s = float(await connection.fetchval(load("clock")))
-        self._offset_ms = (database_s - (before + time.time()) / 2) * 1000
+        self._offset_ms = (database_s - (before + time.monotonic()) / 2) * 1000
 
     def now_ms(self) -> int:
         """Return the database clock's time as well as it is known."""
-        return int(time.time() * 1000 + self._offset_ms)
+        return int(time.monotonic() * 1000 + self._offset_ms)
 
     def ahead_s(self) -> float:
-        """Return how far the database clock is ahead of ours."""
-        return self._offset_ms / 1000
+        """Return how far the database clock is ahead of our wall clock."""
+        return time.monotonic() + self._offset_ms / 1000 - time.time()
 
     def top_seq(self, producer_no: int, ledger: int) -> int:
         """Return the highest seq known of a producer."""

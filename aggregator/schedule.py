@@ -7,6 +7,7 @@ a stop hands unfinished runs back.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -34,6 +35,7 @@ REGISTER_EVERY_S: Final = 600.0
 STOP_GRACE_S: Final = 5.0
 """How long a stop waits for jobs under way before their runs are handed back."""
 CLOSE_S: Final = 5.0
+CLOCK_STEP_S: Final = 1.0
 JOB_CONNECTIONS: Final = 8
 """Shared by all jobs that run at once in one aggregator."""
 
@@ -97,17 +99,20 @@ class Schedule:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._registered_at = float("-inf")
+        self._clocks = (0.0, 0.0)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Fire, begin, watch; raises what a task of ours dies of."""
         scheduler = self._scheduler()
         scheduler.start()
+        self._clocks = self._read_clocks()
         stop = asyncio.create_task(stopping.wait(), name="schedule - stop")
         try:
             while not stopping.is_set():
                 try:
                     await self._register()
                     await self._begin_all()
+                    self._follow_clocks(scheduler)
                 except OUTSIDE as error:
                     log.warning("step_failed", extra={"step": "schedule", "error": repr(error)})
                 self._raise_dead()
@@ -137,6 +142,21 @@ class Schedule:
                 max_instances=1,
             )
         return scheduler
+
+    def _read_clocks(self) -> tuple[float, float]:
+        """Return our wall clock against the monotonic one, and the database's against it."""
+        wall_s = time.time() - time.monotonic()
+        return wall_s, wall_s + self._ahead_s()
+
+    def _follow_clocks(self, scheduler: Any) -> None:
+        """Find the next slots anew when a clock was set: else a job waits for as long as it was set back."""
+        now = self._read_clocks()
+        if all(abs(new - old) <= CLOCK_STEP_S for new, old in zip(now, self._clocks, strict=True)):
+            return
+        log.warning("clock_set", extra={"ours_s": now[0] - self._clocks[0], "database_s": now[1] - self._clocks[1]})
+        self._clocks = now
+        for job in scheduler.get_jobs():
+            scheduler.reschedule_job(job.id, trigger=job.trigger)
 
     async def _fire(self, name: str) -> None:
         self._due.add(name)

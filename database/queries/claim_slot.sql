@@ -4,7 +4,9 @@
 WITH newest AS (
     SELECT floor((extract(epoch FROM clock_timestamp())::float8 + $6::float8) / $2::float8) * $2::float8 AS at_s
 ), taken AS (
-    SELECT extract(epoch FROM max(scheduled_for))::float8 AS at_s FROM runs WHERE job = $1 AND trigger = 'schedule'
+    -- A slot yet to come was taken while the clock was ahead.
+    SELECT extract(epoch FROM max(scheduled_for))::float8 AS at_s FROM runs, newest
+     WHERE job = $1 AND trigger = 'schedule' AND scheduled_for < to_timestamp(newest.at_s + $2::float8)
 ), slot AS (
     SELECT CASE WHEN $5 OR taken.at_s IS NULL THEN newest.at_s
            -- Half an interval on: a timestamp holds microseconds only, and may lie a little below its slot.
