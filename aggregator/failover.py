@@ -56,8 +56,11 @@ async def check(
     """Compare identities; on a change raise the fence, fold every retained stream again, lower the fence."""
     system, timeline = await database_identity(pool)
     now = f"{system}/{timeline}".encode()
-    await link.set(DATABASE_KEY, now, nx=True)
     stored = await link.get(DATABASE_KEY)
+    if stored is None:
+        # Only then: a Redis that is out of memory refuses every SET, and commits must go on.
+        await link.set(DATABASE_KEY, now, nx=True)
+        stored = await link.get(DATABASE_KEY)
     # In this order: a commit made in between is newer than what was acknowledged, never older.
     acknowledged = int(await link.get(COMMIT_KEY) or 0)
     newest, newest_at_s = await newest_commit(pool)

@@ -7,7 +7,7 @@ lifetime.
 
 from math import ceil
 
-from aggregator.lua import RELEASE, RENEW
+from aggregator.lua import BEAT, RELEASE, RENEW
 from contract.streams import AGGREGATORS_KEY, lease_key
 from database.redis_link import Link
 
@@ -50,6 +50,5 @@ class Leases:
     async def _beat(self) -> int:
         seconds, micros = await self._link.time()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        await self._link.zadd(AGGREGATORS_KEY, {self._consumer: now_ms})
-        await self._link.zremrangebyscore(AGGREGATORS_KEY, "-inf", now_ms - self._lifetime_ms)
-        return int(await self._link.zcard(AGGREGATORS_KEY))
+        gone_ms = now_ms - self._lifetime_ms
+        return int(await self._link.eval(BEAT, 1, AGGREGATORS_KEY, self._consumer, str(now_ms), str(gone_ms)))

@@ -1,6 +1,8 @@
 """Lua run inside Redis, where reading and changing must be one step.
 
-Promise: nothing here deletes an entry that a group has not acknowledged.
+Promise: nothing here deletes an entry that a group has not acknowledged; leases are kept and commits noted also while
+Redis is out of memory, for only acknowledged entries can be trimmed. A script's SET is refused then, unless the script
+has written before: hence a write first that takes no memory.
 """
 
 from typing import Final
@@ -58,8 +60,17 @@ RENEW: Final = """
 -- KEYS[1] lease; ARGV: consumer, lifetime ms. Takes or keeps the lease; returns 1 if it is ours.
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
+"""
+
+BEAT: Final = """
+-- KEYS[1] consumers by the time of their last beat; ARGV: consumer, now, time before which they are gone.
+-- Returns how many there are.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+return redis.call('ZCARD', KEYS[1])
 """
 
 RELEASE: Final = """
@@ -71,7 +82,9 @@ return 0
 RAISE: Final = """
 -- KEYS[1] number; ARGV: number. Keeps the larger: aggregators tell of their commits in any order.
 local known = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tonumber(ARGV[1]) > known then redis.call('SET', KEYS[1], ARGV[1]) end
+if tonumber(ARGV[1]) <= known then return 1 end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
 return 1
 """
 

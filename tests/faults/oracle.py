@@ -28,6 +28,8 @@ from tests.pipeline import Pipeline
 SERIES: Final = 30
 DRAIN_S: Final = 60.0
 """Once a fault is over, everything is accounted for within this time, on a loaded machine of two cores too."""
+IMPATIENT: Final = {"STREAMGAUGE_REDIS_TIMEOUT_S": "0.5"}
+"""An answer that is late by so much is taken for lost: a test has less time than an application."""
 
 LEDGER: Final = """
 SELECT jsonb_agg(to_jsonb(b)) FROM (
@@ -86,7 +88,7 @@ class Emitters:
         oracle = str(self._pipeline.folder / f"oracle.{name}")
         plan = Plan(self._number, self.token, events, SERIES, "mixed", rate, deadline_s, oracle)
         self._number += 1
-        own = {"REDIS_URL": self._redis_url, "STREAMGAUGE_SERVICE": self._service(name)}
+        own = {"REDIS_URL": self._redis_url, "STREAMGAUGE_SERVICE": self._service(name)} | IMPATIENT
         command = (sys.executable, "-m", "streamgauge.load_worker", msgspec.json.encode(plan).decode())
         self._pipeline.start(name, *command, env=own | env)
         return name
