@@ -35,8 +35,12 @@ COMPRESSED: Final = 1
 COMPRESS_ABOVE_BYTES: Final = 1024
 MAX_BATCH_BYTES: Final = 1 << 20
 """Longest stream entry that is read or sealed."""
-MAX_BODY_BYTES: Final = 8 << 20
-"""Longest body after decompression: bounds what a compression bomb can allocate."""
+MAX_BODY_BYTES: Final = 4 << 20
+"""Longest body after decompression: bounds what a compression bomb can allocate. Producers stay below 1 MiB."""
+MAX_DIRECTORY_BYTES: Final = 2 << 20
+"""Longest directory. Its elements become objects of some 20 times their bytes: what is longer is not decoded."""
+MAX_KEYS: Final = 1 << 16
+"""Most series of one batch: 16 times what producers put into one."""
 MAX_EVENTS: Final = 1 << 40
 """More events than this in one batch are refused: far above any interval, far below what could overflow a sum."""
 MAX_SEQ: Final = (1 << 62) - 1
@@ -193,6 +197,9 @@ def read_body(envelope: Envelope, data: bytes) -> Body:
 
 def read_directory(data: bytes) -> Directory:
     """Decode and check a Directory; BatchError if it is malformed."""
+    # Before decoding: the second byte says how many metrics follow, and 0xdd is more than `metric_of` can name.
+    if len(data) > MAX_DIRECTORY_BYTES or len(data) < 2 or data[0] & 0xF0 != 0x90 or data[1] == 0xDD:
+        raise BatchError(Quarantined.MALFORMED, f"directory: {len(data)} bytes are too long or hold too many metrics")
     try:
         directory = _directory_decoder.decode(data)
         for metric in directory.metrics:
@@ -201,7 +208,7 @@ def read_directory(data: bytes) -> Directory:
         raise BatchError(Quarantined.MALFORMED, f"directory: {error}") from None
     counts = (directory.n_counters, directory.n_gauges, directory.n_samples, directory.n_merged)
     keys = len(directory.keys)
-    if min(counts) < 0 or sum(counts) != keys or len(directory.metric_of) != 2 * keys:
+    if min(counts) < 0 or keys > MAX_KEYS or sum(counts) != keys or len(directory.metric_of) != 2 * keys:
         raise BatchError(Quarantined.MALFORMED, f"directory: {keys} keys do not match the runs {counts}")
     _check_kinds(directory)
     return directory

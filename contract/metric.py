@@ -68,11 +68,11 @@ def check_metric(metric: MetricDef) -> MetricDef:
         if metric.bounds:
             raise SeriesError(f"bounds are given for {metric.name}, which is not a histogram")
         return metric
+    if not 1 <= len(metric.bounds) <= MAX_BOUNDS:
+        raise SeriesError(f"{metric.name} has {len(metric.bounds)} bounds; 1 to {MAX_BOUNDS} are allowed")
     low = -inf
     for bound in metric.bounds:
         if not isfinite(bound) or bound <= low:
             raise SeriesError(f"bounds of {metric.name} are not finite and strictly ascending")
         low = bound
-    if not 1 <= len(metric.bounds) <= MAX_BOUNDS:
-        raise SeriesError(f"{metric.name} has {len(metric.bounds)} bounds; 1 to {MAX_BOUNDS} are allowed")
     return metric
