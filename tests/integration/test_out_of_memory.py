@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio
+from redis.exceptions import OutOfMemoryError
 
 from aggregator.leases import Leases
 from aggregator.shards import shard_count
@@ -38,7 +39,7 @@ async def test_leases_are_taken_and_commits_acknowledged_without_memory(
         await c.reader.ensure_group()
         await c.send(*batches(3))
         await full.config_set("maxmemory", "100kb")
-        with pytest.raises(redis.exceptions.OutOfMemoryError):
+        with pytest.raises(OutOfMemoryError):
             await full.xadd(stream_key(0), {FIELD: b"one more"})
         assert await shard_count(c.link, 2) == 2
         leases = Leases(c.link, "one", 2, 60.0)
