@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -23,13 +23,11 @@ from contract.metric import Kind, MetricDef
 from contract.reasons import Dropped
 from producers.metrics import Change, Child, CounterChild, GaugeChild, HistogramChild
 
-C = TypeVar("C", bound=Child)
-
 SEGMENT_BYTES: Final = 4 << 20
 ROTATE_BYTES: Final = SEGMENT_BYTES // 4
 SEGMENT_SUFFIX: Final = ".events"
 SERIES: Final = "series"
-RECORD: Final = struct.Struct("<dQ")
+RECORD: Final = struct.Struct("=dQ")
 """Value; tag: the child's number times 4, plus what it is. Written by one copy of 16 bytes, so whole or not at all."""
 VALUE, RAISE, LOWER = 1, 2, 3
 _LENGTH: Final = struct.Struct("<I")
@@ -56,6 +54,8 @@ class Journal:
         """How far each segment is read, by its number."""
         self.bind, self._point = _binder()
         self._children: list[Child] = []
+        self._takers: list[Emit] = []
+        """By tag, what takes the value of a record."""
         self._segment: mmap.mmap | None = None
         self._number = 0
         self._folder: Path | None = None
@@ -67,6 +67,7 @@ class Journal:
         """Number a child, and say on disk what it is before it emits."""
         with self._lock:
             self._children.append(child)
+            self._takers += takers(child)
             if self._series is not None:
                 try:
                     _write_definitions(self._series, [child])
@@ -142,15 +143,28 @@ class Journal:
             self.positions[number] = end
 
     def _pour(self, data: bytes) -> int:
-        children = self._children
-        at = 0
-        for value, tag in RECORD.iter_unpack(data):
-            if not tag:
-                break
-            at += RECORD.size
-            kind = tag & 3
-            children[tag >> 2].values.append(value if kind == VALUE else Change(value, 1 if kind == RAISE else -1))
-        return at
+        """Hand on records up to the first empty one; returns their bytes."""
+        values, tags = columns(data)
+        takers = self._takers
+        for value, tag in zip(values, tags, strict=True):
+            takers[tag](value)
+        return len(tags) * RECORD.size
+
+
+def columns(data: bytes) -> tuple[list[float], list[int]]:
+    """Return the values and tags of records up to the first empty one (80 ns a record less than a loop unpacking)."""
+    view = memoryview(data)
+    tags: list[int] = view.cast("Q")[1::2].tolist()
+    if tags and not tags[-1]:
+        del tags[tags.index(0) :]
+    values: list[Any] = view[: len(tags) * RECORD.size].cast("d")[::2].tolist()
+    return values, tags
+
+
+def takers(child: Child) -> list[Emit]:
+    """Return what takes the value of a record, by the last two bits of its tag."""
+    append = child.values.append
+    return [append, append, lambda amount: append(Change(amount, 1)), lambda amount: append(Change(amount, -1))]
 
 
 def _nowhere(record: bytes) -> None:
@@ -166,11 +180,11 @@ def _binder() -> tuple[Callable[[Emit, int], Emit], Callable[[Callable[[bytes], 
     pack = RECORD.pack
 
     def bind(append: Emit, tag: int) -> Emit:
-        def emit(value: float) -> None:
+        def emit(amount: float) -> None:
             try:
-                write(pack(value, tag))
+                write(pack(amount, tag))
             except Exception:  # noqa: BLE001 - full, closed, or no number: the list takes everything
-                append(value)
+                append(amount)
 
         return emit
 
@@ -238,15 +252,12 @@ class Tail:
             self.is_whole &= len(data) < RECORD.size or not RECORD.unpack(data[-RECORD.size :])[1]
 
     def _read(self, data: bytes) -> None:
-        for value, tag in RECORD.iter_unpack(data):
-            if not tag:
-                return
-            if tag >> 2 >= len(self.children):
+        known = [take for child in self.children for take in takers(child)]
+        for value, tag in zip(*columns(data), strict=True):
+            if tag < len(known):
+                known[tag](value)
+            else:
                 self.unknown += 1
-                continue
-            kind = tag & 3
-            child = self.children[tag >> 2]
-            child.values.append(value if kind == VALUE else Change(value, 1 if kind == RAISE else -1))
 
 
 class JournaledCounter(CounterChild):
@@ -256,12 +267,9 @@ class JournaledCounter(CounterChild):
 
     def journal(self, journal: Journal) -> None:
         """Bind it."""
-        emit = journal.bind(self.values.append, journal.define(self) * 4 + VALUE)
-
-        def inc(amount: float = 1.0) -> None:
-            emit(amount)
-
-        self.inc = inc
+        emit: Any = journal.bind(self.values.append, journal.define(self) * 4 + VALUE)
+        emit.__defaults__ = (1.0,)  # as `inc`; a function around it would cost 50 ns
+        self.inc = emit
 
 
 class JournaledGauge(GaugeChild):
@@ -272,10 +280,10 @@ class JournaledGauge(GaugeChild):
     def journal(self, journal: Journal) -> None:
         """Bind it."""
         tag = journal.define(self) * 4
-        values = self.values
-        self.set = journal.bind(values.append, tag + VALUE)
-        self._raise = journal.bind(lambda amount: values.append(Change(amount, 1)), tag + RAISE)
-        self._lower = journal.bind(lambda amount: values.append(Change(amount, -1)), tag + LOWER)
+        _, append, higher, lower = takers(self)
+        self.set = journal.bind(append, tag + VALUE)
+        self._raise = journal.bind(higher, tag + RAISE)
+        self._lower = journal.bind(lower, tag + LOWER)
 
     def inc(self, amount: float = 1.0) -> None:
         """Raise the value by `amount`."""
