@@ -45,7 +45,6 @@ PIPELINE: Final = (
     _gauge("streamgauge_parked_entries", "Stream entries parked for a later reader.", "reason"),
     _gauge("streamgauge_series", "Series admitted, by metric.", "metric"),
     _gauge("streamgauge_aggregators", "Aggregators whose heartbeat is current."),
-    _gauge("streamgauge_fenced", "1 while totals are being restored after a database failover."),
     _gauge("streamgauge_last_commit_timestamp_seconds", "When the newest commit was made."),
 )
 """Rendered by the exporter on /metrics from PostgreSQL."""
@@ -82,6 +81,7 @@ EXPORTER: Final = (
     _counter("streamgauge_scrapes_total", "Requests to /metrics by outcome.", "outcome"),
     _gauge("streamgauge_refresh_seconds", "Time the last refresh took, by kind (full, incremental).", "kind"),
     _gauge("streamgauge_exposed_series", "Series in the exposition."),
+    _gauge("streamgauge_fenced", "1 while /metrics is withheld: totals are restored after a database failover."),
 )
 """Served by each exporter on /metrics/self through prometheus-client."""
 

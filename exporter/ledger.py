@@ -115,7 +115,6 @@ def samples(
         "streamgauge_parked_entries": [((why,), n) for why, n in sorted(pipeline.parked.items())],
         "streamgauge_series": [((metric,), n) for metric, n in sorted(pipeline.series.items())],
         "streamgauge_aggregators": [((), pipeline.aggregators)],
-        "streamgauge_fenced": [((), 0)],
     }
     if pipeline.last_commit_s is not None:
         found["streamgauge_last_commit_timestamp_seconds"] = [((), pipeline.last_commit_s)]

@@ -47,6 +47,7 @@ class _Newest(Collector):
         for kind, seconds in self._refresher.took_s.items():
             refresh.add_metric([kind], seconds)
         yield refresh
+        yield _gauge("streamgauge_fenced", float(self._refresher.is_restoring))
         if self._refresher.newest is not None:
             yield _gauge("streamgauge_exposed_series", self._refresher.newest.shown)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from database.connect import AWAY
-from exporter.snapshot import Unavailable, View
+from exporter.snapshot import Restoring, Unavailable, View
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ class Refresher:
         self._flying: asyncio.Task[View] | None = None
         self._next: asyncio.Task[View] | None = None
         self.newest: View | None = None
+        self.is_restoring = False
+        """Whether the newest flight found totals that are being restored."""
         self.took_s: dict[str, float] = {}
         """How long the newest flight of each kind took."""
 
@@ -61,6 +63,10 @@ class Refresher:
         except AWAY as error:
             log.warning("refresh_failed", extra={"error": repr(error)})
             raise Unavailable(f"the database does not answer: {type(error).__name__}") from error
+        except Restoring:
+            self.is_restoring = True
+            raise
+        self.is_restoring = False
         self.took_s["full" if view.full else "incremental"] = view.took_s
         return view
 

@@ -68,7 +68,11 @@ class Unavailable(Exception):
     """No snapshot may be served now; the text says why."""
 
 
-class OtherDatabase(Unavailable):
+class Restoring(Unavailable):
+    """Totals lack commits that were acknowledged, until an aggregator has folded them again."""
+
+
+class OtherDatabase(Restoring):
     """Acknowledgements refer to another database, or another timeline of it; `wanted` names it."""
 
     def __init__(self, found: str, wanted: str) -> None:
@@ -185,7 +189,7 @@ class Snapshots:
         if acknowledged.commit > (head.last_commit or 0):
             self._confirmed = None
             newest = head.last_commit or 0
-            raise Unavailable(f"this database ends at commit {newest}, acknowledgements refer to {acknowledged.commit}")
+            raise Restoring(f"this database ends at commit {newest}, acknowledgements refer to {acknowledged.commit}")
         self._confirmed = head.identity
 
     async def _read_any(self) -> Change:
@@ -326,7 +330,7 @@ def _read_head(row: Row) -> Head:
     if row["in_recovery"]:
         raise Unavailable("the database server is a standby")
     if row["fenced"]:
-        raise Unavailable("totals are being restored after a database failover")
+        raise Restoring("totals are being restored after a database failover")
     return Head(
         row["snapshot"],
         f"{row['system_identifier']}/{row['timeline']}",

@@ -25,6 +25,8 @@ class Served:
         self.fell: list[str] = []
         self.answers = 0
         self.refusals = 0
+        self.was_fenced = False
+        """Whether an exporter told, while it refused, that totals are being restored."""
         self.by_port = dict.fromkeys(ports, 0)
         """Answers of each exporter."""
         self.highest: dict[str, float] = {}
@@ -52,6 +54,7 @@ class Served:
             status, body = get(port, "/metrics")
             if status != 200:
                 self.refusals += 1
+                self.was_fenced |= b"\nstreamgauge_fenced 1" in get(port, "/metrics/self")[1]
                 continue
             self.answers += 1
             self.by_port[port] += 1

@@ -123,6 +123,7 @@ def test_a_lost_tail_of_commits_is_folded_again(
             assert_exact(pipeline, load, standby.dsn())
             assert wait_until(lambda: "streamgauge_committed" in pipeline.scrape(), DEADLINE_S), "served again"
         served.check(least=5)
+        assert served.was_fenced, "the metric told"
         assert standby.sql(OPEN_FENCES) == 0
         assert fetch(standby.dsn(), DUPLICATES) > 0, "what the standby had was folded again and changed nothing"
 
