@@ -9,9 +9,12 @@ NAMES: Final = (
     "emit",
     "size",
     "drain",
+    "growth",
+    "pair",
     "scrape",
     "multiprocess",
     "freshness",
     "middleware",
+    "storage",
 )
 """The benchmarks, each a module with `run(full) -> Section`, in the order of the page."""

@@ -21,6 +21,8 @@ from contract.windows import WINDOW_S
 METRIC: Final = MetricDef("bench_latency_seconds", Kind.HISTOGRAM, "Benchmark.", "seconds", DEFAULT_BUCKETS)
 COUNTER: Final = MetricDef("bench_requests_total", Kind.COUNTER, "Benchmark.")
 PER_BATCH: Final = 20_000
+HISTOGRAMS_PER_BATCH: Final = 10_000
+"""More, with ten samples of each, would not fit into a batch."""
 FLUSH_S: Final = 0.25
 SERVICE: Final = "bench"
 
@@ -68,37 +70,55 @@ def _id_of_shard(shard: int) -> bytes:
 
 
 class Backlog:
-    """Histograms of several emitters, and what they have put into the streams so far."""
+    """Histograms of several emitters, and what they have put into the streams so far.
+
+    Each emitter's batches go round the series, at most HISTOGRAMS_PER_BATCH in one.
+    """
 
     def __init__(self, producers: int, series: int) -> None:
         self._random = np.random.default_rng(7)
         self._emitters = [Emitter(i % DEFAULT_SHARDS) for i in range(producers)]
-        self._series = series
-        keys = [series_key(METRIC.name, {"route": f"r{i:06d}"}) for i in range(series)]
-        self._directory = encode_directory(Directory((METRIC,), keys, bytes(2 * series), 0, 0, series, 0))
+        self._runs = [
+            _directory(range(at, min(at + HISTOGRAMS_PER_BATCH, series)))
+            for at in range(0, series, HISTOGRAMS_PER_BATCH)
+        ]
 
     @property
     def events(self) -> int:
         """Events sealed so far."""
         return sum(emitter.accepted for emitter in self._emitters)
 
-    def seal(self, batches: int, samples: int) -> list[tuple[int, bytes]]:
-        """Return (shard, bytes) of `batches` batches, the producers taking turns, the last one flushed now."""
-        rounds = -(-batches // len(self._emitters))
-        begin_s = time.time() - rounds * FLUSH_S
-        return [self._seal(i, begin_s, samples) for i in range(batches)]
+    @property
+    def sweep(self) -> int:
+        """Batches after which every emitter has named every series."""
+        return len(self._emitters) * len(self._runs)
 
-    def _seal(self, i: int, begin_s: float, samples: int) -> tuple[int, bytes]:
-        emitter = self._emitters[i % len(self._emitters)]
-        events = samples * self._series
+    def seal(self, batches: int, samples: int, *, step_s: float = FLUSH_S) -> list[tuple[int, bytes]]:
+        """Return (shard, bytes) of `batches` batches `step_s` apart, the producers taking turns, the last one now."""
+        rounds = -(-batches // len(self._emitters))
+        begin_s = time.time() - rounds * step_s
+        return [
+            self._seal(self._emitters[i % len(self._emitters)], begin_s + i // len(self._emitters) * step_s, samples)
+            for i in range(batches)
+        ]
+
+    def _seal(self, emitter: Emitter, at_s: float, samples: int) -> tuple[int, bytes]:
+        series, directory = self._runs[emitter.seq % len(self._runs)]
+        events = samples * series
         data = emitter.seal(
             events,
-            begin_s + i // len(self._emitters) * FLUSH_S,
-            self._directory,
-            sample_n=np.full(self._series, samples, "<u4").tobytes(),
+            at_s,
+            directory,
+            sample_n=np.full(series, samples, "<u4").tobytes(),
             samples=self._random.random(events).tobytes(),
         )
         return emitter.shard, data
+
+
+def _directory(routes: range) -> tuple[int, bytes]:
+    """Return how many histograms there are, and the directory that names them."""
+    keys = [series_key(METRIC.name, {"route": f"r{i:06d}"}) for i in routes]
+    return len(keys), encode_directory(Directory((METRIC,), keys, bytes(2 * len(keys)), 0, 0, len(keys), 0))
 
 
 class CounterBacklog:

@@ -98,7 +98,9 @@ def drain_round(
     shape: Shape,
     batches: int,
     found: Found | None,
+    others: int = 0,
 ) -> None:
+    """Drain `batches` and book what it took; `others` events were committed before, of other backlogs."""
     before = backlog.events
     sealed = backlog.seal(batches, shape.samples)
     aggregator.send_signal(signal.SIGSTOP)
@@ -108,7 +110,7 @@ def drain_round(
         began_s = time.perf_counter()
     finally:
         aggregator.send_signal(signal.SIGCONT)
-    wait_committed(stack.dsn, backlog.events, DEADLINE_S)
+    wait_committed(stack.dsn, others + backlog.events, DEADLINE_S)
     took_s = time.perf_counter() - began_s
     if found is None:
         return
@@ -133,8 +135,8 @@ def _trim(stack: Scratch) -> None:
 def processor_s(stack: Scratch, aggregator: "subprocess.Popen[bytes]") -> tuple[float, float, float]:
     """Return the processor seconds that aggregator, PostgreSQL with its backends, and Redis have used."""
     server = psutil.Process(stack.postgres.pid)
-    postgres = 0.0
-    for process in (server, *server.children(recursive=True)):
+    postgres = sum(server.cpu_times()[:4])  # with those of backends that have ended
+    for process in server.children(recursive=True):
         try:
             postgres += sum(process.cpu_times()[:2])
         except psutil.NoSuchProcess:
