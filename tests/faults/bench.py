@@ -72,8 +72,19 @@ class Bench:
         self.served = Served(self.pipeline.port)
         self.served.__enter__()
 
+    def restart_exporter(self) -> None:
+        """Start the exporter again, at the same port; who scrapes it goes on."""
+        self.pipeline.start("exporter", sys.executable, "-m", "streamgauge", "export")
+
     def aggregator(self, **settings: str) -> str:
         """Start an aggregator and wait until it has a shard or has ended; returns its name."""
+        name = self.begin_aggregator(**settings)
+        process = self.pipeline.processes[name]
+        self.until(lambda: process.poll() is not None or self.says(name, "shard_started"), f"{name} is up")
+        return name
+
+    def begin_aggregator(self, **settings: str) -> str:
+        """Start an aggregator; returns its name at once."""
         self._aggregators += 1
         name = f"aggregator-{self._aggregators}"
         at = urlsplit(self.dsn)
@@ -81,8 +92,7 @@ class Bench:
             "REDIS_URL": f"redis://{self.aggregator_link.address}/0",
             "POSTGRES_DSN": f"postgresql://{at.username}@{self.postgres_link.address}{at.path}",
         }
-        process = self.pipeline.start(name, sys.executable, "-m", "streamgauge", "aggregate", env=env | settings)
-        self.until(lambda: process.poll() is not None or self.says(name, "shard_started"), f"{name} is up")
+        self.pipeline.start(name, sys.executable, "-m", "streamgauge", "aggregate", env=env | settings)
         return name
 
     def says(self, name: str, text: str) -> bool:
