@@ -5,12 +5,14 @@ import pytest
 from database.hosts import places
 from database.settings import PostgresSettings
 
+AS_IT_STANDS: dict[str, object] = {}
+
 
 @pytest.mark.parametrize(
     ("dsn", "expected"),
     [
-        ("postgresql://u:p@one:1/db", [{}]),
-        ("postgresql://u@/db?host=/run/postgres", [{}]),
+        ("postgresql://u:p@one:1/db", [AS_IT_STANDS]),
+        ("postgresql://u@/db?host=/run/postgres", [AS_IT_STANDS]),
         ("postgresql://u:a%40b@one:1,two:2/db", [{"host": "one", "port": 1}, {"host": "two", "port": 2}]),
         ("postgresql://u@one,[::1]:7/db", [{"host": "one", "port": 5432}, {"host": "::1", "port": 7}]),
         ("postgresql://u@/db?host=one,two&port=9", [{"host": "one", "port": 9}, {"host": "two", "port": 9}]),
