@@ -1,0 +1,152 @@
+"""Programs of two versions at work on the same streams and tables, and batches older than the ledger.
+
+Promise: a batch of a version that nobody at work knows is kept, in flight and never called lost, and is folded once by
+the first aggregator that knows it; a batch of the first version is read for ever; a table that grows under load costs
+a retry; what is older than ledgers live is kept and never applied, also when it was applied before.
+"""
+
+import asyncio
+import struct
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from aggregator import committer, redrive
+from aggregator.redrive import redrive_parked
+from contract.batch import VERSION, checksum_of
+from contract.streams import stream_key
+from database import upkeep
+from database.audit import audit
+from database.connect import SCHEMA
+from database.settings import RetentionSettings
+from streamgauge.processes import wait_until
+from tests.batches import make_batch
+from tests.consuming import SHARD, Consumer, consumer
+from tests.fundamentals.test_one_effect import NOW_S, batches
+from tests.loading import COMMITTED, DEADLINE_S, FAST, Load, assert_exact, fetch
+from tests.pipeline import Pipeline
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+DAY_MS = 86_400_000
+
+
+def of_version(data: bytes, version: int) -> bytes:
+    """Return a batch as a program of another version would have sealed it."""
+    changed = bytearray(data)
+    changed[4:6] = struct.pack("<H", version)
+    changed[40:48] = checksum_of(bytes(changed))
+    return bytes(changed)
+
+
+async def keep_up(c: Consumer) -> None:
+    """Do the upkeep; whatever is missing now is lost."""
+    assert await upkeep.run(await c.pool(), RetentionSettings(), drained=True, replay_window_s=0) == []
+
+
+async def test_newer_batch_waits_for_the_first_aggregator_that_knows_it(
+    dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a sequence, so that it looks like a gap; sent twice, driven twice."""
+    one, two, three = batches(3)
+    newer = of_version(two, VERSION + 1)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(one, newer, three, newer)
+        assert await c.consume() == 4
+        assert await c.pending() == 0
+        await keep_up(c)
+        report = await audit(await c.pool(), c.link)
+        assert (report.ok, report.lost, report.in_flight, report.quarantined) == (True, 0, 5, 0), report
+        assert await redrive_parked(await c.pool(), c.committer) == 0, "it is not for us"
+    async with consumer(dsn, redis_url, "newer") as c:
+        for module in (committer, redrive):
+            monkeypatch.setattr(module, "VERSION", VERSION + 1)
+        for redriven in (1, 0):
+            assert await redrive_parked(await c.pool(), c.committer) == redriven
+        assert await c.rows("SELECT applied::text, committed_events FROM producers") == [
+            {"applied": "{[1,4)}", "committed_events": 15}
+        ]
+        assert await c.one("SELECT sum(n) FROM totals") == 15
+        assert await c.one("SELECT count(*) FROM parked") == 0
+
+
+@pytest.mark.parametrize("name", ["batch-1", "batch-1-compressed"])
+async def test_batch_of_the_first_version_is_read_for_ever(name: str, dsn: str, redis_url: str) -> None:
+    """The bytes are never made anew: a producer that is not upgraded seals them so."""
+    data = (GOLDEN / f"{name}.bin").read_bytes()
+    async with consumer(dsn, redis_url) as c:
+        await c.send(data)
+        await c.committer.settle(await c.read())
+        assert await c.one("SELECT count(*) FROM parked") == 1, "sealed long ago, by a producer without history"
+        await (await c.pool()).execute(
+            "INSERT INTO producers (producer_id, service, shard) SELECT producer_id, 'golden', 0 FROM parked"
+        )
+        await c.send(data)
+        await c.consume()
+        rows = await c.rows("SELECT key, n, sum FROM totals JOIN series USING (series_id) ORDER BY key LIMIT 3")
+        assert rows == [
+            {"key": 'golden_hits_total{route="a"}', "n": 3, "sum": 3.5},
+            {"key": "golden_level", "n": 2, "sum": 0.0},
+            {"key": 'golden_seconds{route="a"}', "n": 4, "sum": 7.625},
+        ]
+
+
+async def test_batch_older_than_the_ledger_is_never_applied_again(dsn: str, redis_url: str) -> None:
+    """Its producer was retired: nobody can tell any more that it was applied."""
+    sent = [
+        make_batch(
+            bytes(16), seq, counters={b"hits_total": (3, 3.0)}, window_s=NOW_S, accepted=3 * seq, flushed_ms=sealed_ms
+        )
+        for seq, sealed_ms in ((1, NOW_S * 1000 - 8 * DAY_MS), (2, NOW_S * 1000))
+    ]
+    async with consumer(dsn, redis_url) as c:
+        for data in reversed(sent):
+            await c.send(data)
+            await c.consume()
+        assert await c.one("SELECT applied::text FROM producers") == "{[1,3)}", "it has a ledger row by then"
+        await (await c.pool()).execute("UPDATE producers SET last_seen = now() - interval '8 days'")
+        await keep_up(c)
+        assert await c.one("SELECT count(*) FROM producers") == 0
+        await c.link.xtrim(stream_key(SHARD), maxlen=0, approximate=False)
+    async with consumer(dsn, redis_url, "other") as c:
+        before = await c.rows("SELECT * FROM totals")
+        await c.send(sent[0], sent[0])
+        assert await c.consume() == 2
+        assert await c.pending() == 0
+        assert await c.rows("SELECT * FROM totals") == before
+        assert await c.rows("SELECT reason, seq, payload FROM parked") == [
+            {"reason": "unknown_history", "seq": 1, "payload": sent[0]}
+        ]
+        assert await c.one("SELECT committed_events FROM retired") == 6
+        report = await audit(await c.pool(), c.link)
+        assert (report.ok, report.committed, report.in_flight) == (True, 6, 3), report
+
+
+GROWING = ("producers", "totals", "commits", "parts")
+
+
+def test_tables_that_get_a_column_under_load_cost_a_retry(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    """As a migration to come does it, while aggregators of the version before are at work."""
+    with Pipeline(tmp_path, dsn, redis_url, **FAST) as pipeline:
+        pipeline.aggregator()
+        load = Load(pipeline, dsn, events=24_000)
+        try:
+            for number, table in enumerate(GROWING):
+                before = fetch(dsn, COMMITTED)
+                asyncio.run(grow(dsn, table, number))
+                assert wait_until(lambda before=before: fetch(dsn, COMMITTED) > before, DEADLINE_S), table
+            assert_exact(pipeline, load, dsn)
+        finally:
+            load.process.kill()
+            load.process.wait()
+
+
+async def grow(dsn: str, table: str, number: int) -> None:
+    """Add a column that has a default."""
+    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
+    try:
+        await connection.execute(f"ALTER TABLE {SCHEMA}.{table} ADD COLUMN later_{number} int NOT NULL DEFAULT 7")
+    finally:
+        await connection.close(timeout=10)
