@@ -64,7 +64,7 @@ class Settings:
             release=_release(_text(env, "STREAMGAUGE_RELEASE", "")),
             cache_ttl_apply=_is_on(env, "STREAMGAUGE_CACHE_TTL_APPLY"),
             spool_dir=_text(env, "STREAMGAUGE_SPOOL_DIR", ""),
-            spool_events=_is_on(env, "STREAMGAUGE_SPOOL_EVENTS"),
+            spool_events=_spool_events(env),
             crash_at=_text(env, "STREAMGAUGE_CRASH_AT", ""),
         )
 
@@ -87,6 +87,13 @@ def _service(text: str) -> str:
     if not text or not _is_label(text):
         raise SettingsError("STREAMGAUGE_SERVICE: 1 to 128 characters of valid Unicode are allowed")
     return text
+
+
+def _spool_events(env: Mapping[str, str]) -> bool:
+    is_on = _is_on(env, "STREAMGAUGE_SPOOL_EVENTS")
+    if is_on and not _text(env, "STREAMGAUGE_SPOOL_DIR", ""):
+        raise SettingsError("STREAMGAUGE_SPOOL_EVENTS: needs STREAMGAUGE_SPOOL_DIR")
+    return is_on
 
 
 def _release(text: str) -> str:

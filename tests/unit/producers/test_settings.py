@@ -16,6 +16,7 @@ from producers import Settings, SettingsError
         ("STREAMGAUGE_FLUSH_INTERVAL_S", "0"),
         ("STREAMGAUGE_SHARDS", "-1"),
         ("STREAMGAUGE_EXIT_TIMEOUT_S", "nan"),
+        ("STREAMGAUGE_SPOOL_EVENTS", "1"),
     ],
 )
 def test_bad_value_names_its_setting(name: str, value: str) -> None:
