@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo down status test check format bench bench-full faults mutations compose-test lock clean
+.PHONY: help up demo down status test check format bench bench-full faults fuzz mutations compose-test lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: $(READY) ## run the tests, in random order, on real servers
 faults: $(READY) ## run just the tests that kill and cut; MINUTES=m [SEED=n]: a seeded schedule of faults under load
 	@if [ -n "$(MINUTES)" ]; then $(BIN)/python -m tests.faults.nemesis --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)); \
 	else $(BIN)/python -m pytest -m faults; fi
+
+fuzz: $(READY) ## fuzz batches, series keys, /metrics and HTTP, EXAMPLES each (minutes; the suite tries a few)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest -n 2 --timeout 3600 tests/fuzz
 
 mutations: $(READY) ## take one mechanism away at a time and see its test turn red (minutes)
 	@$(BIN)/python scripts/mutations.py

@@ -73,15 +73,17 @@ def sample_prefix(key: str) -> str:
 
 
 def histogram_template(key: str, bounds: Sequence[float], *, with_sum: bool = True) -> str:
-    """Return the %-template of one histogram's lines: cumulative counts, then sum and count."""
+    """Return the %-template of one histogram's lines: cumulative counts, then sum and count.
+
+    OpenMetrics has the count if and only if it has the sum; it is the +Inf bucket's.
+    """
     name, _, labels = key.partition("{")
     labels = labels.removesuffix("}").replace("%", "%%")
     inside = labels + "," if labels else ""
     lines = [f'{name}_bucket{{{inside}le="{format_bound(bound)}"}} %d\n' for bound in (*bounds, float("inf"))]
     braces = f"{{{labels}}}" if labels else ""
     if with_sum:
-        lines.append(f"{name}_sum{braces} %s\n")
-    lines.append(f"{name}_count{braces} %d\n")
+        lines.append(f"{name}_sum{braces} %s\n{name}_count{braces} %d\n")
     return "".join(lines)
 
 

@@ -60,7 +60,7 @@ class Family:
 
     @property
     def _sum_is_odd(self) -> bool:
-        """OpenMetrics has no `_sum` where negative observations are expected: it would not be a counter."""
+        """OpenMetrics has no `_sum` where negative observations are expected: it would not be a counter. So no count."""
         return bool(self.metric.bounds) and self.metric.bounds[0] < 0
 
     def add(self, keys: Sequence[str], active_s: Floats) -> Ints:
@@ -150,4 +150,4 @@ class Family:
             self._lines[slot] = self._prefixes[slot] % (*row, total, row[-1])
             if self._sum_is_odd:
                 template = histogram_template(self.keys[slot], self.metric.bounds, with_sum=False)
-                self._om_lines[slot] = template % (*row, row[-1])
+                self._om_lines[slot] = template % tuple(row)
