@@ -60,7 +60,7 @@ class Family:
 
     @property
     def _sum_is_odd(self) -> bool:
-        """OpenMetrics has no `_sum` where negative observations are expected: it would not be a counter. So no count."""
+        """OpenMetrics has no `_sum` where negative observations are expected: no counter. So no count."""
         return bool(self.metric.bounds) and self.metric.bounds[0] < 0
 
     def add(self, keys: Sequence[str], active_s: Floats) -> Ints:
