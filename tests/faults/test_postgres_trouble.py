@@ -24,8 +24,10 @@ from tests.served import Served
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-EVENTS = 24_000
+EVENTS = 16_000
 RATE = 4_000
+MOST_CLAIMS = 3
+"""Per batch, on average: whoever is slower than the claim time does some work again, not ever more of it."""
 MOST_GROWTH_BYTES = 64 << 20
 BATCHES = "SELECT sum(upper(r) - lower(r))::bigint FROM producers, unnest(applied) AS r"
 SESSIONS = "FROM pg_stat_activity WHERE application_name = 'streamgauge-aggregator' AND datname = current_database()"
@@ -79,9 +81,10 @@ def test_backends_killed_and_the_server_stopped_at_once(tmp_path: Path, primary:
 
 def test_slow_postgresql_holds_back_and_costs_no_memory(tmp_path: Path, primary: Server, redis_url: str) -> None:
     """A slow network, a locked table, a stopped backend, one after the other: what waits, waits in the stream."""
+    settings = FAST | {"STREAMGAUGE_RECLAIM_IDLE_S": "3"}
     with (
         Link("127.0.0.1", primary.port) as link,
-        Pipeline(tmp_path, primary.dsn(at=link.address), redis_url, **FAST) as pipeline,
+        Pipeline(tmp_path, primary.dsn(at=link.address), redis_url, **settings) as pipeline,
     ):
         aggregator = psutil.Process(pipeline.aggregator("aggregator-1").pid)
         pipeline.exporter()
@@ -95,7 +98,8 @@ def test_slow_postgresql_holds_back_and_costs_no_memory(tmp_path: Path, primary:
             grown = aggregator.memory_info().rss - before
         served.check(least=5)
         assert grown < MOST_GROWTH_BYTES, f"grew by {grown / 2**20:.1f} MiB"
-        assert fetch(primary.dsn(), DUPLICATES) <= fetch(primary.dsn(), BATCHES), "claimed again and again"
+        batches = fetch(primary.dsn(), BATCHES)
+        assert fetch(primary.dsn(), DUPLICATES) <= MOST_CLAIMS * batches, "claimed again and again"
 
 
 def stop_while_locked(pipeline: Pipeline, primary: Server) -> None:
