@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo down status test check format bench bench-full faults fuzz mutations compose-test lock clean
+.PHONY: help up demo down status test check format bench bench-full faults fuzz mutations compose-test sbom audit-dependencies lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ bench-full: $(READY) ## the same with full sizes (long)
 
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-header --no-emit-index-url --no-emit-find-links --quiet --upgrade
+
+sbom: $(READY) ## list what is shipped in dist/sbom.cdx.json (CycloneDX): versions, hashes, licences
+	@$(BIN)/python scripts/sbom.py
+
+audit-dependencies: $(READY) ## ask for known advisories against what is shipped (needs the network)
+	@scripts/audit-dependencies.sh
 
 lock: $(READY) ## resolve requirements.lock and services.lock anew (needs the network)
 	@$(LOCK) --extra dev -o requirements.lock
