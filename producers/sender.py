@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AskError, RedisError
+from redis.exceptions import ConnectionError as Closed
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -211,6 +212,7 @@ class Sender:
             link = _move(settings, link, stream_key(self._shard))
             info = cast("dict[str, Any]", link.info("server")) | cast("dict[str, Any]", link.info("replication"))
             self._measure_clock(link)
+            self._watch(link)
         except BaseException:
             link.close()
             raise
@@ -220,6 +222,18 @@ class Sender:
         self._server = server
         self._link, self.connected = link, True
         return link
+
+    def _watch(self, link: Link) -> None:
+        """Make a connection that was closed while it was idle an error.
+
+        redis-py's pool would open it anew without a word, and nobody would look whether it is another server by now.
+        """
+        connection = link.connection_pool.get_connection()
+        connection.register_connect_callback(self._refuse)
+        link.connection_pool.release(connection)
+
+    def _refuse(self, connection: object) -> None:
+        raise Closed("the connection was closed while it was idle")
 
     def _shards(self, link: Link) -> int:
         # Read first: a user that may only send is refused the SET, which only the very first one needs.

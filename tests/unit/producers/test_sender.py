@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from redis.exceptions import AskError, MovedError, ResponseError
@@ -24,6 +25,7 @@ class Double:
         self.full = False
         self.fail: Callable[[], None] = lambda: None
         self.answers: list[Exception] = []
+        self.connection_pool = Mock()
 
     def info(self, section: str) -> dict[str, str]:
         return {"run_id": self.run_id} if section == "server" else {}
