@@ -11,10 +11,14 @@ NAMES: Final = (
     "drain",
     "growth",
     "pair",
+    "statsd_server",
     "scrape",
     "multiprocess",
+    "pushgateway",
     "freshness",
     "middleware",
     "storage",
+    "memory",
+    "history",
 )
 """The benchmarks, each a module with `run(full) -> Section`, in the order of the page."""

@@ -32,6 +32,7 @@ def run(full: bool) -> Section:
         section.notes.append("Not measured: `wrk` is not on PATH.")
         return section
     rates: dict[str, list[float]] = {name: [] for name in APPS}
+    p99: dict[str, list[float]] = {name: [] for name in APPS}
     cpu: dict[str, list[float]] = {name: [] for name in APPS}
     with Scratch() as stack:
         servers = {name: _serve(stack, app) for name, app in APPS.items()}
@@ -42,11 +43,17 @@ def run(full: bool) -> Section:
             for name in order:
                 port, pid = servers[name]
                 before_s = cpu_s(pid)
-                requests, rate = _load(wrk, port, 4 if full else 2)
+                requests, rate, p99_ms = _load(wrk, port, 4 if full else 2)
                 rates[name].append(rate)
+                p99[name].append(p99_ms)
                 cpu[name].append((cpu_s(pid) - before_s) / requests * 1e6)
             order = order[1:] + order[:1]
     _rows(section, rates, cpu)
+    middle = {name: sorted(values)[len(values) // 2] for name, values in p99.items()}
+    said = ", ".join(
+        f"{name} {value:.1f} ms ({min(p99[name]):.1f} - {max(p99[name]):.1f})" for name, value in middle.items()
+    )
+    section.notes.append(f"p99 of a request at that load: {said}.")
     return section
 
 
@@ -73,12 +80,23 @@ def _serve(stack: Scratch, app: str) -> tuple[int, int]:
     return port, process.pid
 
 
-def _load(wrk: str, port: int, seconds: int) -> tuple[int, float]:
-    """Return requests and requests per second of one run of wrk; errors fail it."""
-    command = [wrk, "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s", f"http://127.0.0.1:{port}/items/1"]
+def _load(wrk: str, port: int, seconds: int) -> tuple[int, float, float]:
+    """Return requests, requests per second and p99 in ms of one run of wrk; errors fail it."""
+    command = [
+        wrk,
+        "--latency",
+        "-t",
+        "1",
+        "-c",
+        str(CONNECTIONS),
+        "-d",
+        f"{seconds}s",
+        f"http://127.0.0.1:{port}/items/1",
+    ]
     said = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(f"the server failed under load:\n{said}")
     requests, rate = re.search(r"(\d+) requests in", said), re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert requests and rate, f"BUG: wrk says {said!r}"
-    return int(requests[1]), float(rate[1])
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", said)
+    assert requests and rate and p99, f"BUG: wrk says {said!r}"
+    return int(requests[1]), float(rate[1]), float(p99[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[p99[2]]

@@ -113,6 +113,19 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def committed(dsn: str) -> int:
+    """Return how many events are committed."""
+
+    async def ask() -> int:
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            return int(await connection.fetchval(COMMITTED))
+        finally:
+            await connection.close(timeout=10)
+
+    return asyncio.run(ask())
+
+
 def wait_committed(dsn: str, events: int, deadline_s: float = 120.0) -> None:
     """Wait until exactly `events` are committed in all; TimeoutError after the deadline."""
     asyncio.run(_wait_committed(dsn, events, deadline_s))

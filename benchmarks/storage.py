@@ -79,7 +79,7 @@ def _rows(section: Section, events: float, parts: Facts, sizes: dict[str, Facts]
     for level in LEVELS:
         size = sizes[level]
         section.add(
-            f"a million events: rollup_{level}, with its index",
+            f"an event: rollup_{level} with its index",
             OURS,
             "bytes",
             [(size["heap"] + size["indexes"]) / events],
