@@ -50,9 +50,11 @@ class Reader:
         start = own if own is not None else ">"
         reply = await self._group_read(start, count, block_ms if own is None else None)
         raw: list[Raw] = reply[0][1] if reply else []
-        if own is not None:
-            self._own_after = raw[-1][0].decode() if raw and raw[-1][0] else None
-        return self._entries(raw)
+        if own is None:
+            return self._entries(raw)
+        self._own_after = raw[-1][0].decode() if raw and raw[-1][0] else None
+        # Among our own pending ones is what we have just taken over from an aggregator that died of it.
+        return await self._without_crashing(self._entries(raw))
 
     async def _group_read(self, start: str, count: int, block_ms: int | None) -> Any:
         try:
@@ -107,7 +109,10 @@ class Reader:
 
     async def _without_crashing(self, entries: list[Entry]) -> list[Entry]:
         safe: list[Entry] = []
+        known = {entry.stream_id for entry in self.crashing}
         for entry in entries:
+            if entry.stream_id in known:
+                continue
             found: Sequence[dict[str, Any]] = await self._link.xpending_range(
                 self._key, GROUP, min=entry.stream_id, max=entry.stream_id, count=1
             )
