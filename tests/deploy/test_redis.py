@@ -79,6 +79,13 @@ REFUSED = [
     ("metrics", ("CONFIG", "SET", "maxmemory", "1")),
     ("health", ("INFO",)),
     ("replica", ("GET", SHARD_COUNT_KEY)),
+    ("replica", ("FLUSHALL",)),
+    ("cache", ("GET", SHARD_COUNT_KEY)),
+    ("cache", ("XADD", KEY, "*", "b", "x")),
+    ("cache", ("FLUSHALL",)),
+    ("sentinel", ("GET", SHARD_COUNT_KEY)),
+    ("sentinel", ("CONFIG", "SET", "maxmemory", "1")),
+    ("sentinel", ("FLUSHALL",)),
 ]
 
 
@@ -101,6 +108,11 @@ def test_what_a_service_does_not_need_is_refused(deployment: Deployment, user: s
         client.execute_command(*command)
     said = str(refused.value)
     assert "permission" in said or "can't run this command" in said or "can't access" in said, said
+
+
+def test_every_user_but_the_admin_is_refused_something() -> None:
+    users = {line.split()[1] for line in (FILES / "users.acl").read_text().splitlines() if line.startswith("user ")}
+    assert users - {"default", "admin"} == {user for user, _ in REFUSED}
 
 
 def prepare(deployment: Deployment) -> None:

@@ -80,3 +80,20 @@ async def test_a_certificate_of_another_authority_is_refused(tmp_path: Path, por
         link.ping()
     with pytest.raises(RedisError, match="certificate verify failed"):
         await answer(url)
+
+
+async def test_a_certificate_for_another_host_is_refused(tmp_path: Path, port: int) -> None:
+    """The address names a host that the certificate is not for."""
+    url = address(tmp_path, port, "ca").replace(HOST, "localhost")
+    with producer_link(url) as link, pytest.raises(RedisError, match="certificate verify failed"):
+        link.ping()
+    with pytest.raises(RedisError, match="certificate verify failed"):
+        await answer(url)
+
+
+async def test_plain_text_is_refused(tmp_path: Path, port: int) -> None:
+    url = address(tmp_path, port, "ca").replace("rediss://", "redis://").partition("?")[0]
+    with producer_link(url) as link, pytest.raises(RedisError):
+        link.ping()
+    with pytest.raises(RedisError):
+        await answer(url)
