@@ -109,6 +109,12 @@ def test_a_certificate_of_another_authority_is_not_believed(cluster: Cluster) ->
     assert "certificate verify failed" in said
 
 
+def test_a_server_whose_certificate_is_for_another_host_is_not_believed(cluster: Cluster) -> None:
+    address = cluster.address("exporter", "other.example")
+    said = ask(cluster, f"{address}?hostaddr={ONE}")
+    assert 'does not match host name "other.example"' in said
+
+
 @pytest.mark.parametrize(
     ("user", "database"),
     [("replicator", "streamgauge"), ("streamgauge_exporter", "postgres"), ("postgres", "streamgauge")],
