@@ -218,9 +218,15 @@ async def live_n1(live: Live) -> Iterable[str]:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(ASK_S):
                 _, writer = await asyncio.open_connection(at.hostname, at.port or 443, ssl=context)
-                writer.close()
+                await _close(writer)
             found.append(f"{version.name} is accepted")
     return found
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _only(version: ssl.TLSVersion, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -270,7 +276,7 @@ async def live_n7(live: Live) -> Iterable[str]:
         except ssl.SSLCertVerificationError as error:
             return [f"the certificate is not to be trusted: {error.verify_message}"]
         certificate = writer.get_extra_info("peercert")
-        writer.close()
+        await _close(writer)
     left = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86_400
     return [f"the certificate expires in {left:.0f} days"] if left < LEAST_DAYS else []
 
