@@ -64,7 +64,15 @@ class Bench:
 
     def client(self) -> Any:
         """Return a client of Redis that goes past the links."""
-        return redis.Redis.from_url(self.redis_url, protocol=2, socket_timeout=10)
+        return self.client_of(self.redis_url)
+
+    def client_of(self, url: str) -> Any:
+        """Return a client of a Redis."""
+        return redis.Redis.from_url(url, protocol=2, socket_timeout=10)
+
+    def move_to(self, redis_url: str) -> None:
+        """Another Redis is the one that counts from now on; whoever goes through a link is led there by its owner."""
+        self.redis_url = self.pipeline.env["REDIS_URL"] = redis_url
 
     def exporter(self) -> None:
         """Start an exporter, and scrape it from now on."""

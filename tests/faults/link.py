@@ -32,7 +32,7 @@ class Link:
         """Bytes of replies that were thrown away."""
         self.cuts = 0
         """How often `cut_after` has cut."""
-        self._server = str(path) if path is not None else (host, port)
+        self._server: str | tuple[str, int] = str(path) if path is not None else (host, port)
         self._mode: Mode = "pass"
         self._delay_s = 0.0
         self._left_bytes = 0
@@ -81,6 +81,12 @@ class Link:
     def reset(self) -> None:
         """Reset live connections and refuse new ones, until another mode is chosen."""
         self._set("reset")
+
+    def lead_to(self, host: str, port: int) -> None:
+        """Reset live connections; new ones reach another server, as a name does that was given to it."""
+        self.reset()
+        self._server = (host, port)
+        self.pass_on()
 
     def cut_after(self, n_bytes: int) -> None:
         """Forward so many bytes of requests, over all connections, then reset them all, once; then pass on."""
