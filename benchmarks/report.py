@@ -44,6 +44,10 @@ scratch stack with fsync and the append-only file as shipped; `make bench-full` 
 are medians, with the least and the greatest of the rounds. The ratios carry over to other machines, the absolute
 numbers do not. A goal that was missed says so. A load average above a few tenths before a run tells that others
 used the machine: then trust the ratios, and processor time, only.
+
+The Python peers come with the extra `bench`. statsd's server is installed from npm on first use, into the user's
+cache folder; Pushgateway (`prometheus-pushgateway`) and `wrk` are Debian packages. What is missing is said in its
+section as not run.
 """
 
 

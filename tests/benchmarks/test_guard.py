@@ -20,6 +20,7 @@ from exporter.family import Family, Metric
 
 ROUNDS = 5
 SERIES = 10_000
+"""With all of them written anew, not one in a hundred, the page is 44 x cheaper: then the second test fails."""
 OBSERVE = """
 import json, sys, time
 name = sys.argv[1]
@@ -49,7 +50,7 @@ def test_a_bound_observe_is_ten_times_cheaper_than_multi_process(tmp_path: Path)
     assert best["prometheus"] / best["streamgauge"] >= 10, best
 
 
-def test_a_page_of_ten_thousand_series_is_ten_times_cheaper_than_generate_latest() -> None:
+def test_a_page_that_changed_little_is_fifty_times_cheaper_than_generate_latest() -> None:
     ours, theirs = _family(), _registry()
     best_ours = best_theirs = float("inf")
     for number in range(ROUNDS):
@@ -59,7 +60,7 @@ def test_a_page_of_ten_thousand_series_is_ten_times_cheaper_than_generate_latest
         best_theirs = min(best_theirs, _processor_s(lambda: generate_latest(theirs)))
     lines = b"".join(ours.pieces(openmetrics=False)).splitlines()
     assert sum(not line.startswith(b"#") for line in lines) == SERIES
-    assert best_theirs / best_ours >= 10, f"{best_ours} s against {best_theirs} s"
+    assert best_theirs / best_ours >= 50, f"{best_ours} s against {best_theirs} s"
 
 
 def _family() -> Family:
