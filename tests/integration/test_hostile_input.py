@@ -12,8 +12,9 @@ import zstandard
 from contract import batch as wire
 from contract.batch import Body, Directory, encode_directory, seal
 from contract.metric import Kind, MetricDef
+from contract.streams import FIELD, stream_key
 from tests.batches import make_batch
-from tests.consuming import Consumer, consumer
+from tests.consuming import SHARD, Consumer, consumer
 from tests.fundamentals.test_one_effect import NOW_S, batches
 
 Make = Callable[[bytes], bytes]
@@ -203,3 +204,15 @@ async def test_surplus_series_go_to_the_overflow_series(dsn: str, redis_url: str
 def test_encoder_of_the_corpus_is_not_the_decoder() -> None:
     """The corpus is made by hand where it must be: a body is an array whose first field is the service."""
     assert msgspec.msgpack.decode(good(bytes(16))[48:])[0] == "test"
+
+
+async def test_window_is_no_future_where_redis_is_as_far_ahead(dsn: str, redis_url: str) -> None:
+    """A clock was set, of Redis or of the database: the batch is booked to the window of now, and displaced."""
+    async with consumer(dsn, redis_url) as c:
+        ahead_s = NOW_S + 86_400
+        data = good(os.urandom(16), window_s=ahead_s)
+        await c.link.xadd(stream_key(SHARD), {FIELD: data}, id=f"{ahead_s * 1000}-0")
+        assert await c.consume() == 1
+        assert await c.one("SELECT count(*) FROM quarantine") == 0
+        assert await c.one("SELECT sum(displaced) FROM producers") == 1
+        assert await c.one("SELECT abs(extract(epoch FROM now() - min(window_start))) < 60 FROM parts")
