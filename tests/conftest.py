@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 import redis
 
 from streamgauge.embedded import PostgresServer, RedisServer
 from tests.servers import Servers, redis_binaries
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 UNIT = Path(__file__).parent / "unit"
 FUNDAMENTALS = Path(__file__).parent / "fundamentals"
