@@ -13,14 +13,16 @@ from redis.exceptions import ResponseError
 
 from aggregator.decode import Entry
 from aggregator.lua import RAISE
-from aggregator.trial import survives
+from aggregator.trial import find_crashing
 from contract.streams import COMMIT_KEY, FIELD, GROUP, stream_key
 from database.redis_link import Link
 
 log = logging.getLogger(__name__)
 
 SUSPECT_DELIVERIES = 3
-"""An entry delivered more often is decoded in a child process first."""
+"""An entry delivered more often is decoded in a child process first; reading our own pending ones again counts, too."""
+
+PENDING_PAGE = 1000
 
 Raw = tuple[bytes | None, dict[bytes, bytes] | None]
 
@@ -108,21 +110,32 @@ class Reader:
                 self.lost.append(entry_id.decode())
 
     async def _without_crashing(self, entries: list[Entry]) -> list[Entry]:
-        safe: list[Entry] = []
+        """Leave out what ended a process that tried to decode it."""
         known = {entry.stream_id for entry in self.crashing}
-        for entry in entries:
-            if entry.stream_id in known:
-                continue
-            found: Sequence[dict[str, Any]] = await self._link.xpending_range(
-                self._key, GROUP, min=entry.stream_id, max=entry.stream_id, count=1
+        entries = [entry for entry in entries if entry.stream_id not in known]
+        often = await self._delivered_often(entries)
+        suspects = [entry for entry in entries if entry.stream_id in often]
+        places = await find_crashing([entry.data for entry in suspects])
+        for entry in (found := [suspects[place] for place in sorted(places)]):
+            log.error("entry_crashes_decoder", extra={"shard": self.shard, "stream_id": entry.stream_id})
+        self.crashing += found
+        ended = {entry.stream_id for entry in found}
+        return [entry for entry in entries if entry.stream_id not in ended]
+
+    async def _delivered_often(self, entries: Sequence[Entry]) -> set[str]:
+        """Return the ids of those that were delivered so often that they may have ended whoever decoded them."""
+        often: set[str] = set()
+        left = [entry.stream_id for entry in entries]
+        while left:
+            pending: Sequence[dict[str, Any]] = await self._link.xpending_range(
+                self._key, GROUP, min=left[0], max=left[-1], count=PENDING_PAGE
             )
-            suspect = bool(found) and found[0]["times_delivered"] > SUSPECT_DELIVERIES
-            if suspect and not await survives(entry.data):
-                log.error("entry_crashes_decoder", extra={"shard": self.shard, "stream_id": entry.stream_id})
-                self.crashing.append(entry)
-            else:
-                safe.append(entry)
-        return safe
+            often |= {one["message_id"].decode() for one in pending if one["times_delivered"] > SUSPECT_DELIVERIES}
+            if len(pending) < PENDING_PAGE:
+                break
+            last = _number(pending[-1]["message_id"].decode())
+            left = [one for one in left if _number(one) > last]
+        return often
 
     def _entries(self, raw: Sequence[Raw]) -> list[Entry]:
         entries: list[Entry] = []
@@ -144,6 +157,11 @@ class Reader:
         """Acknowledge entries; call it only after their COMMIT was seen."""
         for at in range(0, len(ids), 1000):
             await self._link.xack(self._key, GROUP, *ids[at : at + 1000])
+
+
+def _number(stream_id: str) -> tuple[int, int]:
+    ms, _, seq = stream_id.partition("-")
+    return int(ms), int(seq)
 
 
 async def is_drained(link: Link, shard: int) -> bool:

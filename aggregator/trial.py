@@ -1,39 +1,95 @@
-"""Trial: decodes one batch from standard input in a process of its own, so that a crash harms nobody.
+"""Trial: decodes batches in a process of its own, so that one which ends its decoder harms nobody.
 
-Run as `python -m aggregator.trial`. Exit code 0: it decodes, or fails as decoding may fail.
+In: batches. Out: which of them end or hang the process. Promise: one process for all of them, and one more for each
+that is found; a process that cannot start is no evidence against a batch.
 """
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
 
 from aggregator.decode import BlockCache, Entry, decode
 from contract.batch import BatchError, read_envelope
 
-TRIAL_TIMEOUT_S = 20.0
+START_S: Final = 60.0
+DECODE_S: Final = 20.0
+"""For one batch."""
+
+LENGTH_BYTES: Final = 4
+READY: Final = b"r"
+DECODED: Final = b"."
+
+
+class TrialError(OSError):
+    """The process did not start: nothing is known of the batches."""
 
 
 def main() -> int:
-    """Decode standard input once."""
-    data = sys.stdin.buffer.read()
-    try:
-        decode(Entry(0, "0-0", data), read_envelope(data), BlockCache())
-    except BatchError:
-        return 0
+    """Decode what comes in, each batch behind its length; write a mark once ready and after each."""
+    source, sink, blocks = sys.stdin.buffer, sys.stdout.buffer, BlockCache()
+    sink.write(READY)
+    sink.flush()
+    while length := source.read(LENGTH_BYTES):
+        data = source.read(int.from_bytes(length, "little"))
+        with suppress(BatchError):
+            decode(Entry(0, "0-0", data), read_envelope(data), blocks)
+        sink.write(DECODED)
+        sink.flush()
     return 0
 
 
-async def survives(data: bytes) -> bool:
-    """Whether decoding `data` in a child process ends by itself and without a crash."""
+async def find_crashing(batches: Sequence[bytes]) -> set[int]:
+    """Return the places of those whose decoding ends a process, or takes too long."""
+    crashing: set[int] = set()
+    at = 0
+    while at < len(batches):
+        at += await _decoded(batches[at:])
+        if at < len(batches):
+            crashing.add(at)
+            at += 1
+    return crashing
+
+
+async def _decoded(batches: Sequence[bytes]) -> int:
+    """Return how many were decoded before the process ended or hung."""
+    pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "aggregator.trial", stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        sys.executable, "-m", "aggregator.trial", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
     )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    feeding = asyncio.create_task(_feed(child.stdin, batches))
     try:
-        await asyncio.wait_for(child.communicate(data), TRIAL_TIMEOUT_S)
-    except TimeoutError:
-        child.kill()
+        if await _mark(child.stdout, START_S) != READY:
+            raise TrialError("the process that decodes suspects did not start")
+        done = 0
+        while done < len(batches) and await _mark(child.stdout, DECODE_S) == DECODED:
+            done += 1
+        return done
+    finally:
+        feeding.cancel()
+        with suppress(asyncio.CancelledError):
+            await feeding
+        with suppress(ProcessLookupError):
+            child.kill()
         await child.wait()
-        return False
-    return child.returncode == 0
+
+
+async def _mark(source: asyncio.StreamReader, deadline_s: float) -> bytes:
+    """Return the next mark; nothing where the process ended or hangs."""
+    try:
+        return await asyncio.wait_for(source.read(1), deadline_s)
+    except TimeoutError:
+        return b""
+
+
+async def _feed(sink: asyncio.StreamWriter, batches: Sequence[bytes]) -> None:
+    with suppress(ConnectionError):
+        for data in batches:
+            sink.write(len(data).to_bytes(LENGTH_BYTES, "little") + data)
+            await sink.drain()
 
 
 if __name__ == "__main__":
