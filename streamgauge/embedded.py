@@ -268,8 +268,10 @@ class RedisServer:
     def _is_ready(self) -> bool:
         client = redis.Redis(host="127.0.0.1", port=self.port, protocol=2, socket_timeout=2, socket_connect_timeout=2)
         try:
-            # The pid, since the port may be answered by a server that is not ours.
-            return client.info("server")["process_id"] == self.pid if self.is_real else client.ping()
+            if not self.is_real:
+                return client.ping()
+            # The pid, since the port may be answered by a server that is not ours; INFO is answered while it loads.
+            return client.info("server")["process_id"] == self.pid and not client.info("persistence")["loading"]
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             return False
         finally:

@@ -96,6 +96,7 @@ def test_an_aggregator_that_dies_at_each_point_is_replaced_by_one_that_dies_at_t
 
 def test_a_producer_that_dies_at_each_point_leaves_whole_batches_or_none(bench: Bench) -> None:
     """What it sealed and sent is committed once; the rest is a tail that no batch tells of."""
+    bench.pipeline.env["STREAMGAUGE_SHARDS"] = "1"
     bench.exporter()
     bench.aggregator()
     names = {point: bench.emitters.start(1000, rate=2000, STREAMGAUGE_CRASH_AT=point) for point in OF_PRODUCER}
@@ -109,4 +110,7 @@ def test_a_producer_that_dies_at_each_point_leaves_whole_batches_or_none(bench: 
         assert by_point[point].sent == by_point[point].batches > 0, "everything that had is committed"
     assert total(bench.emitters.books(), "lost") == 0
     bench.let_an_hour_pass()
+    # Who lives is judged by what came later to the same shard.
+    bench.emitters.start(10)
+    bench.emitters.finish()
     bench.told("streamgauge_producers", 3, state="unclean")
