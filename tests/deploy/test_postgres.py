@@ -132,9 +132,10 @@ def test_only_the_replication_role_may_copy(cluster: Cluster) -> None:
 
 def test_no_password_is_in_the_log(cluster: Cluster, primary: Node) -> None:
     primary.sql("CREATE TABLE logged ()")
+    assert ask(cluster, cluster.address("exporter", ONE)) == "streamgauge_exporter"
+    until(lambda: "streamgauge_exporter" in primary.log.read_text(), "the connection is logged")
     said = primary.log.read_text()
     assert "CREATE TABLE logged" in said
-    assert "streamgauge_exporter" in said
     for password in cluster.passwords.values():
         # Without its end, which a statement would hold in quotes.
         assert password[:16] not in said

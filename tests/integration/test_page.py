@@ -161,7 +161,7 @@ def test_a_histogram_is_picked_and_drawn(browser: Browser, url: str) -> None:
     browser.visit(url + "?series=took_seconds&range=15m")
     browser.wait(lambda: "p50" in browser.text("#heat-text .quantiles"), "quantiles are told")
     browser.wait(lambda: browser.text("#heat-text .quantiles").startswith("p50 4"), "the median is 4 ms")
-    assert browser.evaluate("document.querySelector('#heat-chart canvas') !== null")
+    browser.wait(lambda: browser.evaluate("document.querySelector('#heat-chart canvas') !== null"), "it is drawn")
     browser.visit(url + "?series=no_such_metric&range=15m")
     browser.wait(lambda: "no series of no_such_metric is known" in browser.text("#heat-text"), "it says what is wrong")
 
