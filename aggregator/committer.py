@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from aggregator.decode import Booked, Decoded, Entry, decode
+from aggregator.decode import Booked, Decoded, Entry, decode_all
 from aggregator.fold import fold
 from aggregator.identities import check_resolved
 from aggregator.lanes import Lane, Lanes
@@ -138,20 +138,25 @@ class Committer:
     def _decode(self, entries: Sequence[Entry], main: Lane) -> _Work:
         """Runs in a thread: the blocks' cache belongs to it while `settle` waits."""
         work = _Work()
+        checked: list[tuple[Entry, Envelope]] = []
         for entry in entries:
-            envelope = None
             try:
                 envelope = read_envelope(entry.data)
-                if envelope.version != VERSION:
-                    work.unknown_version.append((entry, envelope))
-                    continue
-                batch = decode(entry, envelope, main.identities.blocks)
-                if batch.body.run_id is not None:
-                    # Series numbers differ from lane to lane: a run's batch needs a block of its own.
-                    batch.block = self._lanes.blocks_of(batch.body.run_id).get(batch.body.directory)
-                work.batches.append(batch)
             except BatchError as error:
-                work.refused.append((entry, envelope, None, error))
+                work.refused.append((entry, None, None, error))
+                continue
+            if envelope.version == VERSION:
+                checked.append((entry, envelope))
+            else:
+                work.unknown_version.append((entry, envelope))
+        for (entry, envelope), batch in zip(checked, decode_all(checked, main.identities.blocks), strict=True):
+            if isinstance(batch, BatchError):
+                work.refused.append((entry, envelope, None, batch))
+                continue
+            if batch.body.run_id is not None:
+                # Series numbers differ from lane to lane: a run's batch needs a block of its own.
+                batch.block = self._lanes.blocks_of(batch.body.run_id).get(batch.body.directory)
+            work.batches.append(batch)
         return work
 
     async def _ready(self, lane: Lane, batches: Sequence[Decoded]) -> "Ready":

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from aggregator.account import account
 from aggregator.buckets import le_counts
 from aggregator.decode import Booked, Decoded
-from contract.metric import Kind
 from database.columns import COPY_HEADER, COPY_TRAILER, pack_rows, timestamps
 from database.ledger import Fold
 from database.sketches import Entries, Floats, Ints, buckets_of, count_entries, encode_rows, number
@@ -102,12 +101,13 @@ def _spread(booked: Sequence[Booked], sizes: Sequence[int], of: str) -> Ints:
 
 
 def _fold_counters(booked: Sequence[Booked], parts: list[bytes]) -> _Totals:
+    booked = [b for b in booked if len(b.batch.counter_n)]
+    if not booked:
+        return _no_totals()
     runs = [
         _run(b.batch, 0, b.batch.block.directory.n_counters, b.batch.counter_n, b.batch.counter_sum) for b in booked
     ]
     series, layout, n, total = (_concat([run[i] for run in runs]) for i in range(4))
-    if not len(series):
-        return _no_totals()
     rows = _rows(series, layout, _spread(booked, [len(run[0]) for run in runs], "window_s"))
     size = len(rows.series)
     row_n = np.bincount(rows.of, weights=n, minlength=size).astype(np.int64)
@@ -120,7 +120,11 @@ def _fold_counters(booked: Sequence[Booked], parts: list[bytes]) -> _Totals:
 
 def _fold_gauges(booked: Sequence[Booked], parts: list[bytes], out: Fold) -> _Totals:
     # In flush order, so that the last element of a row is its newest value.
-    ordered = sorted(booked, key=lambda b: (b.batch.body.flushed_ms, b.batch.envelope.seq))
+    ordered = sorted(
+        (b for b in booked if len(b.batch.gauge_n)), key=lambda b: (b.batch.body.flushed_ms, b.batch.envelope.seq)
+    )
+    if not ordered:
+        return _no_totals()
     runs: list[list[NDArray[Any]]] = []
     for b in ordered:
         d, first = b.batch, b.batch.block.directory.n_counters
@@ -132,8 +136,6 @@ def _fold_gauges(booked: Sequence[Booked], parts: list[bytes], out: Fold) -> _To
         _spread(ordered, sizes, "producer_no"),
         *(_concat([run[i] for run in runs]) for i in range(2, 8)),
     )
-    if not len(series):
-        return _no_totals()
     rows = _rows(series, producer, _spread(ordered, sizes, "window_s"))
     size = len(rows.series)
     row_n = np.bincount(rows.of, weights=n, minlength=size).astype(np.int64)
@@ -210,7 +212,15 @@ class _Runs(NamedTuple):
     entries: Entries
 
 
+def _no_runs() -> _Runs:
+    none = np.empty(0)
+    return _Runs(_NONE, _NONE, _NONE, _NONE, none, none, none, none, _NONE, Entries(_NONE, _NONE, _NONE))
+
+
 def _sampled(booked: Sequence[Booked]) -> _Runs:
+    booked = [b for b in booked if len(b.batch.sample_n)]
+    if not booked:
+        return _no_runs()
     runs: list[list[NDArray[Any]]] = []
     samples: list[Floats] = []
     for b in booked:
@@ -220,12 +230,11 @@ def _sampled(booked: Sequence[Booked]) -> _Runs:
         runs.append(_run(d, first, runs_of.n_samples, d.sample_n))
         samples.append(d.samples if keep is None else d.samples[np.repeat(keep, d.sample_n)])
     series, layout, n = (_concat([run[i] for run in runs]) for i in range(3))
+    if not len(n):
+        return _no_runs()
     window_s = _spread(booked, [len(run[0]) for run in runs], "window_s")
     values = _concat(samples)
     starts = np.cumsum(n) - n
-    if not len(n):
-        empty = np.empty(0)
-        return _Runs(series, layout, window_s, n, empty, empty, empty, values, _NONE, Entries(_NONE, _NONE, _NONE))
     sums, low, high = (_reduce(f, values, starts, n) for f in (np.add, np.minimum, np.maximum))
     return _Runs(series, layout, window_s, n, sums, low, high, values, _NONE, Entries(_NONE, _NONE, _NONE))
 
@@ -246,6 +255,9 @@ def _reduce(operation: np.ufunc, values: Floats, starts: Ints, n: Ints) -> Float
 
 
 def _merged(booked: Sequence[Booked]) -> _Runs:
+    booked = [b for b in booked if len(b.batch.merged_n)]
+    if not booked:
+        return _no_runs()
     runs: list[list[NDArray[Any]]] = []
     les: list[Ints] = []
     entries: list[Entries] = []
@@ -257,7 +269,7 @@ def _merged(booked: Sequence[Booked]) -> _Runs:
         run = _run(d, first, runs_of.n_merged, d.merged_n, d.merged_sum, d.merged_min, d.merged_max)
         runs.append(run)
         keep = np.ones(runs_of.n_merged, dtype=bool) if keep is None else keep
-        les.append(d.merged_le[np.repeat(keep, d.block.widths[first:])])
+        les.append(d.merged_le[np.repeat(keep, d.block.merged_widths())])
         place = np.cumsum(keep) - 1 + offset
         e = d.merged_entries
         mask = keep[e.row]
@@ -294,11 +306,7 @@ def _bounds(booked: Sequence[Booked]) -> dict[int, tuple[float, ...]]:
     """Return the bounds of every layout number that occurs."""
     found: dict[int, tuple[float, ...]] = {}
     for block in {id(b.batch.block): b.batch.block for b in booked}.values():
-        for index, metric in enumerate(block.directory.metrics):
-            if metric.kind is Kind.HISTOGRAM:
-                at = np.flatnonzero(block.metric_of == index)
-                if len(at):
-                    found[int(block.layouts[at[0]])] = metric.bounds
+        found |= {int(block.layouts[at]): bounds for at, bounds in block.histograms}
     return found
 
 

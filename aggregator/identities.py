@@ -6,9 +6,11 @@ when the database says that their generation is over.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregator.decode import Block, BlockCache, Decoded
 from contract.batch import BatchError
@@ -19,6 +21,8 @@ from database.admission import Metric, Producer, admit, find_producers, register
 from database.connect import Pool
 from database.ledger import read_generation
 from database.sketches import Ints
+
+Flags = NDArray[np.bool_]
 
 _SURPLUS: Final = 1 << 62
 _METRIC_SHIFT: Final = 32
@@ -83,17 +87,21 @@ class Identities:
     async def resolve(self, batches: Sequence[Decoded]) -> int:
         """Give every block its series and layout numbers, admitting what is new; returns their generation."""
         generation = self.generation
-        blocks = {id(d.block): d.block for d in batches if d.block.generation != generation}.values()
+        blocks = list({id(d.block): d.block for d in batches if d.block.generation != generation}.values())
         wanted: dict[bytes, MetricDef] = {}
         for block in blocks:
             metrics = block.directory.metrics
+            unknown = {index for index, metric in enumerate(metrics) if metric not in self._metrics}
+            if not unknown and self._keys.keys() >= set(block.directory.keys):
+                continue
             for key, index in zip(block.directory.keys, block.metric_of.tolist(), strict=True):
-                if key not in self._keys or metrics[index] not in self._metrics:
+                if key not in self._keys or index in unknown:
                     wanted[key] = metrics[index]
         if wanted:
             await self._admit(wanted)
+        if blocks:
+            self._fill(blocks)
         for block in blocks:
-            self._fill(block)
             block.generation = generation
         return generation
 
@@ -111,24 +119,32 @@ class Identities:
                 code |= _SURPLUS
             self._keys[key] = code
 
-    def _fill(self, block: Block) -> None:
-        directory = block.directory
-        codes: Ints = np.fromiter(
-            (self._keys.get(key, 0) for key in directory.keys), dtype=np.int64, count=len(directory.keys)
-        )
-        metrics = [self._metrics.get(m) for m in directory.metrics]
-        metric_ids = np.array([m.metric_id if m else 0 for m in metrics] or [0], dtype=np.int64)
-        layouts = np.array([m.layout_id if m else 0 for m in metrics] or [0], dtype=np.int64)
-        conflict = np.array(
-            [m is not None and m.kind is not d.kind for m, d in zip(metrics, directory.metrics, strict=True)] or [False]
-        )
-        conflicted = conflict[block.metric_of]
-        wrong = ((codes & ~_SURPLUS) >> _METRIC_SHIFT != metric_ids[block.metric_of]) & ~conflicted
-        block.series_ids = np.where(wrong, -1, codes & _SERIES_MASK)
-        block.layouts = layouts[block.metric_of]
-        block.conflicted = conflicted if conflicted.any() else None
-        surplus = (codes & _SURPLUS) != 0
-        block.surplus = surplus if surplus.any() else None
+    def _fill(self, blocks: Sequence[Block]) -> None:
+        """Look the keys of all blocks up, and judge them at once."""
+        keys = chain.from_iterable(block.directory.keys for block in blocks)
+        codes: Ints = np.array([self._keys.get(key, 0) for key in keys], dtype=np.int64)
+        metrics = [(self._metrics.get(m), m) for block in blocks for m in block.directory.metrics]
+        metric_ids = np.array([m.metric_id if m else 0 for m, _ in metrics], dtype=np.int64)
+        layouts = np.array([m.layout_id if m else 0 for m, _ in metrics], dtype=np.int64)
+        conflict = np.array([m is not None and m.kind is not d.kind for m, d in metrics], dtype=bool)
+        firsts = accumulate((len(block.directory.metrics) for block in blocks), initial=0)
+        of = np.concatenate([block.metric_of + first for block, first in zip(blocks, firsts, strict=False)])
+        conflicted = conflict[of]
+        wrong = ((codes & ~_SURPLUS) >> _METRIC_SHIFT != metric_ids[of]) & ~conflicted
+        found = (np.where(wrong, -1, codes & _SERIES_MASK), layouts[of], conflicted, (codes & _SURPLUS) != 0)
+        _put(blocks, *found)
+
+
+def _put(blocks: Sequence[Block], ids: Ints, layouts: Ints, conflicted: Flags, surplus: Flags) -> None:
+    """Give each block its part of what was found for all keys, laid end to end."""
+    any_conflict, any_surplus = bool(conflicted.any()), bool(surplus.any())
+    end = 0
+    for block in blocks:
+        start, end = end, end + len(block.directory.keys)
+        block.series_ids = ids[start:end]
+        block.layouts = layouts[start:end]
+        block.conflicted = conflicted[start:end] if any_conflict and conflicted[start:end].any() else None
+        block.surplus = surplus[start:end] if any_surplus and surplus[start:end].any() else None
 
 
 def check_resolved(batch: Decoded) -> None:

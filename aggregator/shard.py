@@ -8,7 +8,7 @@ same entries again, for ever, with growing pauses; a stop drains what was read.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
@@ -29,6 +29,7 @@ OPERATIONAL: Final = (*AWAY, RedisError)
 
 MAX_PAUSE_S: Final = 5.0
 BLOCK_MS: Final = 200
+LARGE_ENTRY_BYTES: Final = 64 << 10
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ class Shard:
         self._read: asyncio.Queue[list[Entry] | None] = asyncio.Queue(maxsize=1)
         self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(maxsize=1)
         self._reclaim_at = 0.0
+        self._entry_bytes = LARGE_ENTRY_BYTES
+        """What an entry of this shard takes, as last seen."""
 
     async def run(self) -> None:
         """Run the three stages; returns when `stop` was set and everything read is acknowledged."""
@@ -76,24 +79,31 @@ class Shard:
         """Collect entries until the commit interval is over or the commit is large enough."""
         if self.stop.is_set():
             return []
-        limit = self._settings.streamgauge_commit_max_batches
         entries = await self._reclaimed()
-        entries += await self.reader.read(limit, BLOCK_MS)
-        if not entries or self._is_full(entries):
+        if room := self._room(entries):
+            entries += await self.reader.read(room, BLOCK_MS)
+        if not entries or not self._room(entries):
             return entries
         # One pause instead of a read per entry: with many small producers each read would return one.
         await self._pause(self._settings.streamgauge_commit_interval_s)
-        while not self._is_full(entries):
-            more = await self.reader.read(limit - len(entries), 0)
+        while room := self._room(entries):
+            more = await self.reader.read(room, 0)
             if not more:
                 break
             entries += more
         return entries
 
-    def _is_full(self, entries: list[Entry]) -> bool:
+    def _room(self, entries: Sequence[Entry]) -> int:
+        """Return how many more entries this commit should take; COUNT is all that a read can be bounded by.
+
+        A commit that is too large leaves the other stages idle, and holds what its entries decompress to in memory.
+        """
         size = sum(len(entry.data) for entry in entries)
+        if entries:
+            self._entry_bytes = max(1, size // len(entries))
         settings = self._settings
-        return len(entries) >= settings.streamgauge_commit_max_batches or size >= settings.streamgauge_commit_max_bytes
+        of_bytes = -((size - settings.streamgauge_commit_max_bytes) // self._entry_bytes)
+        return max(0, min(settings.streamgauge_commit_max_batches - len(entries), of_bytes))
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but wake up at once when stopping."""
