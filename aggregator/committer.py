@@ -49,9 +49,10 @@ NEWEST: Final = 60
 
 
 @dataclass(slots=True)
-class _Work:
-    """Entries of one lane on their way: decoded ones, and those set aside with what is known of them."""
+class Work:
+    """Entries on their way: decoded ones, and those set aside with what is known of them."""
 
+    entries: Sequence[Entry] = ()
     batches: list[Decoded] = field(default_factory=list[Decoded])
     refused: list[tuple[Entry, Envelope | None, Decoded | None, BatchError]] = field(
         default_factory=list[tuple[Entry, Envelope | None, Decoded | None, BatchError]]
@@ -79,9 +80,13 @@ class Ready:
 class Prepared:
     """Entries on their way to their commit."""
 
-    entries: Sequence[Entry]
-    work: _Work
+    works: Sequence[Work]
     ready: list[Ready]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All entries, which may be acknowledged when it is finished."""
+        return [entry for work in self.works for entry in work.entries]
 
 
 class Done(NamedTuple):
@@ -106,38 +111,41 @@ class Committer:
         self._threads = threads
         self._crash = crash
 
-    async def prepare(self, entries: Sequence[Entry]) -> "Prepared":
-        """Decode, identify and fold: everything that can be done while an earlier commit is on its way."""
-        loop = asyncio.get_running_loop()
+    async def decode(self, entries: Sequence[Entry]) -> Work:
+        """Decode entries, in a thread; others may be prepared and finished meanwhile."""
         main = await self._lanes.main()
-        work = await loop.run_in_executor(self._threads, self._decode, entries, main)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, entries, main)
+
+    async def prepare(self, works: Sequence[Work]) -> Prepared:
+        """Identify and fold: what can be done while an earlier commit is on its way."""
         by_run: dict[str | None, list[Decoded]] = {}
-        for batch in work.batches:
-            by_run.setdefault(batch.body.run_id, []).append(batch)
+        for work in works:
+            for batch in work.batches:
+                by_run.setdefault(batch.body.run_id, []).append(batch)
         ready: list[Ready] = []
         for run_id, batches in by_run.items():
             lane = await self._lanes.of(run_id, sum(b.envelope.events for b in batches))
             if lane is not None:
                 ready.append(await self._ready(lane, batches))
-        return Prepared(entries, work, ready)
+        return Prepared(works, ready)
 
-    async def finish(self, prepared: "Prepared") -> None:
+    async def finish(self, prepared: Prepared) -> None:
         """Make every prepared entry durable: committed, quarantined, parked, or known as a duplicate."""
         main = await self._lanes.main()
-        for entry, envelope in prepared.work.unknown_version:
-            await self._park(main, entry, envelope, Parked.UNKNOWN_VERSION)
-        for entry, envelope, batch, error in prepared.work.refused:
-            await self._refuse(main, entry, envelope, batch, error)
+        for work in prepared.works:
+            for entry, envelope in work.unknown_version:
+                await self._park(main, entry, envelope, Parked.UNKNOWN_VERSION)
+            for entry, envelope, batch, error in work.refused:
+                await self._refuse(main, entry, envelope, batch, error)
         for ready in prepared.ready:
             await self._finish(ready)
 
     async def settle(self, entries: Sequence[Entry]) -> None:
-        """Prepare and finish in one step."""
-        await self.finish(await self.prepare(entries))
+        """Decode, prepare and finish in one step."""
+        await self.finish(await self.prepare([await self.decode(entries)]))
 
-    def _decode(self, entries: Sequence[Entry], main: Lane) -> _Work:
-        """Runs in a thread: the blocks' cache belongs to it while `settle` waits."""
-        work = _Work()
+    def _decode(self, entries: Sequence[Entry], main: Lane) -> Work:
+        work = Work(entries)
         checked: list[tuple[Entry, Envelope]] = []
         for entry in entries:
             try:

@@ -7,6 +7,7 @@ The same column of many batches is laid end to end and checked at once: a call o
 it is given, and a batch of a quiet process has a few dozen numbers.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,31 +80,34 @@ def _first_keys(directory: Directory, metric_of: list[int]) -> list[tuple[int, t
 
 
 class BlockCache:
-    """Blocks by the bytes of their directory, the oldest dropped beyond a size."""
+    """Blocks by the bytes of their directory, the oldest dropped beyond a size. A thread decodes, others clear it."""
 
     def __init__(self, limit_bytes: int = DIRECTORY_CACHE_BYTES) -> None:
+        self._lock = threading.Lock()
         self._blocks: OrderedDict[bytes, Block] = OrderedDict()
         self._limit_bytes = limit_bytes
         self._bytes = 0
 
     def get(self, data: bytes) -> Block:
         """Return the block of a directory; BatchError if the bytes are none."""
-        block = self._blocks.get(data)
-        if block is not None:
-            self._blocks.move_to_end(data)
+        with self._lock:
+            block = self._blocks.get(data)
+            if block is not None:
+                self._blocks.move_to_end(data)
+                return block
+            block = Block(read_directory(data))
+            self._blocks[data] = block
+            self._bytes += block.size_bytes(data)
+            while self._bytes > self._limit_bytes and len(self._blocks) > 1:
+                dropped, old = self._blocks.popitem(last=False)
+                self._bytes -= old.size_bytes(dropped)
             return block
-        block = Block(read_directory(data))
-        self._blocks[data] = block
-        self._bytes += block.size_bytes(data)
-        while self._bytes > self._limit_bytes and len(self._blocks) > 1:
-            dropped, old = self._blocks.popitem(last=False)
-            self._bytes -= old.size_bytes(dropped)
-        return block
 
     def clear(self) -> None:
         """Forget everything: the numbers in the blocks are no longer valid."""
-        self._blocks.clear()
-        self._bytes = 0
+        with self._lock:
+            self._blocks.clear()
+            self._bytes = 0
 
 
 @dataclass(slots=True)
@@ -256,10 +260,12 @@ def _join(raws: Sequence[_Raw]) -> list[Decoded]:
     by_name = {column.name: values for column, values in zip(_COLUMNS, columns, strict=True)}
     _check(raws, by_name, ends)
     pieces = [_pieces(values, ends[column.run]) for column, values in zip(_COLUMNS, columns, strict=True)]
-    return [
-        Decoded(raw.entry, raw.envelope, raw.body, raw.block, *values, _sketches(raw, values[-5], values[-1]))
-        for raw, values in zip(raws, zip(*pieces, strict=True), strict=True)
-    ]
+    found: list[Decoded] = []
+    for raw, values in zip(raws, zip(*pieces, strict=True), strict=True):
+        of = dict(zip(by_name, values, strict=True))
+        entries = _sketches(raw, of["merged_n"], of["merged_le"])
+        found.append(Decoded(raw.entry, raw.envelope, raw.body, raw.block, merged_entries=entries, **of))
+    return found
 
 
 def _pieces(column: NDArray[Any], ends: Sequence[int]) -> list[NDArray[Any]]:

@@ -16,7 +16,7 @@ class AggregatorSettings(ScheduleSettings, OptimizerSettings):
     """How long batches are gathered before a commit, when there is no backlog."""
     streamgauge_commit_max_batches: int = Field(default=400, ge=1, le=10_000)
     """Under backlog a commit takes at most this many batches …"""
-    streamgauge_commit_max_bytes: int = Field(default=8 << 20, ge=1 << 16, le=1 << 30)
+    streamgauge_commit_max_bytes: int = Field(default=16 << 20, ge=1 << 16, le=1 << 30)
     """… and at most this many bytes of them."""
     streamgauge_reclaim_idle_s: float = Field(default=30.0, gt=0, le=3600)
     """Pending entries idle for longer are taken over; keep it above the slowest commit."""

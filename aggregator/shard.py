@@ -1,4 +1,4 @@
-"""One shard's pipeline: read -> prepare -> commit -> ack, three stages that overlap.
+"""One shard's pipeline: read and decode -> identify and fold -> commit and ack, three stages that overlap.
 
 In: a shard this aggregator holds the lease of. Out: acknowledged entries.
 Promise: an entry is acknowledged only after its COMMIT; a stage that fails for operational reasons tries the
@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
 
-from aggregator.committer import Committer, Prepared
+from aggregator.committer import Committer, Prepared, Work
 from aggregator.decode import Entry
 from aggregator.lanes import Lanes
 from aggregator.reader import Reader
@@ -30,6 +30,10 @@ OPERATIONAL: Final = (*AWAY, RedisError)
 MAX_PAUSE_S: Final = 5.0
 BLOCK_MS: Final = 200
 LARGE_ENTRY_BYTES: Final = 64 << 10
+READ_BYTES: Final = 4 << 20
+"""A read takes about this much, so that the stages behind it begin early; a commit may take several reads."""
+AHEAD: Final = 4
+"""Reads that wait decoded while a commit is folded: as much as it may hold."""
 
 T = TypeVar("T")
 
@@ -53,7 +57,11 @@ class Shard:
         self._lanes = lanes
         self._crash = crash
         self._check_database = database_check
-        self._read: asyncio.Queue[list[Entry] | None] = asyncio.Queue(maxsize=1)
+        self._decoded: asyncio.Queue[tuple[Work, bool] | None] = asyncio.Queue(maxsize=AHEAD)
+        """Reads, and whether the stream held more than each took; None: there are no more."""
+        self._held: tuple[Work, bool] | None = None
+        """Was taken from the queue, and did not fit into the commit."""
+        self._is_over = False
         self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(maxsize=1)
         self._reclaim_at = 0.0
         self._entry_bytes = LARGE_ENTRY_BYTES
@@ -68,25 +76,28 @@ class Shard:
             stages.create_task(self._commit_stage(), name=f"shard {number} - commit")
 
     async def _read_stage(self) -> None:
+        is_backlog = False
         while not self.stop.is_set():
-            entries = await self._retry(self._gather, "read")
-            if entries or self.reader.lost or self.reader.crashing:
+            entries = await self._retry(lambda b=is_backlog: self._gather(b), "read")
+            # After a read that was full the stage behind waits for another, be it empty.
+            if entries or is_backlog or self.reader.lost or self.reader.crashing:
                 self._crash.reach("after_read")
-                await self._read.put(entries)
-        await self._read.put(None)
+                is_backlog = not self._room(entries)
+                work = await self._retry(lambda e=entries: self.committer.decode(e), "decode")
+                await self._decoded.put((work, is_backlog))
+        await self._decoded.put(None)
 
-    async def _gather(self) -> list[Entry]:
-        """Collect entries until the commit interval is over or the commit is large enough."""
+    async def _gather(self, is_backlog: bool) -> list[Entry]:
+        """Collect entries until the commit interval is over or there are enough; under backlog what is there."""
         if self.stop.is_set():
             return []
         entries = await self._reclaimed()
         if room := self._room(entries):
-            entries += await self.reader.read(room, BLOCK_MS)
-        if not entries or not self._room(entries):
-            return entries
-        # One pause instead of a read per entry: with many small producers each read would return one.
-        await self._pause(self._settings.streamgauge_commit_interval_s)
-        while room := self._room(entries):
+            entries += await self.reader.read(room, 0 if is_backlog else BLOCK_MS)
+        if entries and not is_backlog and self._room(entries):
+            # One pause instead of a read per entry: with many small producers each read would return one.
+            await self._pause(self._settings.streamgauge_commit_interval_s)
+        while entries and (room := self._room(entries)):
             more = await self.reader.read(room, 0)
             if not more:
                 break
@@ -94,15 +105,15 @@ class Shard:
         return entries
 
     def _room(self, entries: Sequence[Entry]) -> int:
-        """Return how many more entries this commit should take; COUNT is all that a read can be bounded by.
+        """Return how many more entries this read should take; COUNT is all that it can be bounded by.
 
-        A commit that is too large leaves the other stages idle, and holds what its entries decompress to in memory.
+        One that is too large leaves the stages behind it idle, and holds in memory what its entries decompress to.
         """
-        size = sum(len(entry.data) for entry in entries)
+        size = _size_bytes(entries)
         if entries:
             self._entry_bytes = max(1, size // len(entries))
         settings = self._settings
-        of_bytes = -((size - settings.streamgauge_commit_max_bytes) // self._entry_bytes)
+        of_bytes = -((size - min(READ_BYTES, settings.streamgauge_commit_max_bytes)) // self._entry_bytes)
         return max(0, min(settings.streamgauge_commit_max_batches - len(entries), of_bytes))
 
     async def _pause(self, seconds: float) -> None:
@@ -120,9 +131,34 @@ class Shard:
         return await self.reader.reclaim(100)
 
     async def _prepare_stage(self) -> None:
-        while (entries := await self._read.get()) is not None:
-            await self._prepared.put(await self._retry(lambda e=entries: self.committer.prepare(e), "prepare"))
+        while works := await self._take():
+            await self._prepared.put(await self._retry(lambda w=works: self.committer.prepare(w), "prepare"))
         await self._prepared.put(None)
+
+    async def _take(self) -> list[Work]:
+        """Wait for a read; under backlog take as many as a commit may hold: a larger one costs less an event.
+
+        Empty: there are no more.
+        """
+        taken: list[Work] = []
+        is_backlog = True
+        while is_backlog and not self._is_over:
+            self._held = self._held or await self._decoded.get()
+            if self._held is None:
+                self._is_over = True
+                break
+            work, is_backlog = self._held
+            if taken and not self._fits(taken, work):
+                break
+            taken.append(work)
+            self._held = None
+        return taken
+
+    def _fits(self, taken: Sequence[Work], more: Work) -> bool:
+        entries = [entry for work in (*taken, more) for entry in work.entries]
+        settings = self._settings
+        is_small = _size_bytes(entries) <= settings.streamgauge_commit_max_bytes
+        return is_small and len(entries) <= settings.streamgauge_commit_max_batches
 
     async def _commit_stage(self) -> None:
         while (prepared := await self._prepared.get()) is not None:
@@ -176,3 +212,7 @@ class Shard:
                 log.warning("step_failed", extra={"step": what, "shard": self.reader.shard, "error": repr(error)})
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
+
+
+def _size_bytes(entries: Sequence[Entry]) -> int:
+    return sum(len(entry.data) for entry in entries)
