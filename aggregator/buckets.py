@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from database.sketches import Entries, Floats, Ints, buckets_of
+from database.sketches import Entries, Floats, Ints, buckets_of, distinct
 
 
 def le_counts(
@@ -31,7 +31,7 @@ def le_counts(
     low, high = int(bucket.min()), int(bucket.max())
     entry_total = total_of_row[entries.row]
     entry_layout = total_layout[entry_total]
-    layouts = np.unique(total_layout).tolist()
+    layouts = distinct(total_layout).tolist()
     near = _near_bounds(layouts, bounds, low, high)
     close = np.flatnonzero(near[bucket - low])
     close_total = total_of_row[sample_row[close]]

@@ -16,7 +16,7 @@ from aggregator.buckets import le_counts
 from aggregator.decode import Booked, Decoded
 from database.columns import COPY_HEADER, COPY_TRAILER, pack_rows, timestamps
 from database.ledger import Fold
-from database.sketches import Entries, Floats, Ints, buckets_of, count_entries, encode_rows, number
+from database.sketches import Entries, Floats, Ints, buckets_of, count_entries, distinct, encode_rows, number
 
 SHORT_RUN: Final = 4
 """Runs of samples up to this long are reduced column by column."""
@@ -345,4 +345,4 @@ def _put_totals(out: Fold, kinds: Sequence[_Totals], shard: int) -> None:
     spread = width[order]
     within = np.arange(int(spread.sum())) - np.repeat(np.cumsum(spread) - spread, spread)
     out.total_les = le[np.repeat(le_starts[order], spread) + within].tolist()
-    out.touched = np.unique(series).tolist()
+    out.touched = distinct(series).tolist()

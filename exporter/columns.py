@@ -18,6 +18,8 @@ from exporter.family import Metric
 from exporter.gauges import GaugeRows, Heard
 
 EPOCH_2000_S: Final = 946_684_800
+_HEAD_BYTES: Final = 16
+"""Of a row of totals: series and shard, sum."""
 
 
 class Row(Protocol):
@@ -51,6 +53,7 @@ class Totals(NamedTuple):
     ids: Ints
     shards: Ints
     ns: Ints
+    """Zeros where a layout has no buckets because it is none."""
     sums: Floats
     le: Ints
     """Counts per bucket, not cumulative, +Inf last; a matrix of width 0 without buckets."""
@@ -71,21 +74,23 @@ def read_series(row: Row) -> NewSeries:
 
 def read_totals(row: Row) -> Totals:
     """Read one row of exporter_totals."""
-    ids = int4s(row["ids"])
-    shards = np.frombuffer(row["shards"], dtype=">i2").astype(np.int64)
-    return Totals(row["layout_id"], ids, shards, int8s(row["ns"]), float8s(row["sums"]), _arrays(row["les"], len(ids)))
-
-
-def _arrays(data: bytes | None, rows: int) -> Ints:
-    """Read joined `array_send` of one-dimensional bigint[] of one length: a head of 20 bytes, 12 an element."""
-    if not data or not rows:
-        return np.empty((rows, 0), dtype=np.int64)
-    size, rest = divmod(len(data), rows)
-    if rest or (size - 20) % 12:
+    data, size = row["rows"], row["size"]
+    width = len(data) // size - _HEAD_BYTES
+    fields: list[Any] = [("key", ">i8"), ("sum", ">f8")]
+    buckets = 0
+    if width == 8:
+        fields.append(("n", ">i8"))
+    elif width:
+        # `array_send` of a one-dimensional bigint[]: a head of 20 bytes, 12 an element.
+        buckets = (width - 20) // 12
+        fields += [("head", "V20"), ("le", [("length", ">i4"), ("value", ">i8")], (buckets,))]
+    if len(data) != np.dtype(fields).itemsize * size:
         raise ValueError("BUG: rows of one layout have bucket arrays of different lengths")
-    element = np.dtype([("length", ">i4"), ("value", ">i8")])
-    row = np.dtype([("head", "V20"), ("elements", element, ((size - 20) // 12,))])
-    return np.frombuffer(data, dtype=row)["elements"]["value"].astype(np.int64)
+    rows = np.frombuffer(data, dtype=fields)
+    key = rows["key"].astype(np.int64)
+    le = rows["le"]["value"].astype(np.int64) if buckets else np.empty((size, 0), dtype=np.int64)
+    ns = rows["n"].astype(np.int64) if width == 8 else le.sum(axis=1)
+    return Totals(row["layout_id"], key >> 16, key & 0xFFFF, ns, rows["sum"].astype(np.float64), le)
 
 
 def read_ids(data: bytes) -> Ints:

@@ -6,7 +6,7 @@ pieces did not change are neither joined nor compressed again. Concatenated gzip
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from isal import igzip_lib
@@ -34,14 +34,39 @@ def format_value(value: float) -> str:
     return repr(value)
 
 
-def format_values(values: NDArray[np.float64]) -> list[str]:
-    """Return the text of each value; equal to `format_value`, at 0.1 us a value instead of 0.4."""
+class _Text:
+    """Something whose `%a` is a text of its own."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+_NAN: Final = _Text("NaN")
+_INFINITE: Final = {True: _Text("+Inf"), False: _Text("-Inf")}
+
+
+def printable(values: NDArray[np.float64]) -> list[Any]:
+    """Return what `%a` writes as `format_value` would: whole numbers as ints, others as they are.
+
+    One %-format of a template of bytes for many lines costs 70 ns a line; a text and a line of each, 270 ns.
+    """
     whole = (np.trunc(values) == values) & (np.abs(values) < _EXACT)
     if whole.all():
-        return list(map(str, values.astype(np.int64).tolist()))
+        return values.astype(np.int64).tolist()
     if not whole.any() and np.isfinite(values).all():
-        return list(map(repr, values.tolist()))
-    return [format_value(value) for value in values.tolist()]
+        return values.tolist()
+    return [_printable(value) for value in values.tolist()]
+
+
+def _printable(value: float) -> Any:
+    if value != value:
+        return _NAN
+    if value in (float("inf"), float("-inf")):
+        return _INFINITE[value > 0]
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
 
 def format_bound(bound: float) -> str:
@@ -67,12 +92,12 @@ def header(name: str, kind: Kind, text: str, unit: str, *, openmetrics: bool) ->
     return f"# HELP {name} {escaped}\n# TYPE {name} {kind_text}\n{unit_line}".encode()
 
 
-def sample_prefix(key: str) -> str:
-    """Return what stands before the value of a counter or gauge."""
-    return key + " "
+def sample_template(key: str) -> bytes:
+    """Return the %-template of the line of a counter or gauge."""
+    return key.replace("%", "%%").encode() + b" %a\n"
 
 
-def histogram_template(key: str, bounds: Sequence[float], *, with_sum: bool = True) -> str:
+def histogram_template(key: str, bounds: Sequence[float], *, with_sum: bool = True) -> bytes:
     """Return the %-template of one histogram's lines: cumulative counts, then sum and count.
 
     OpenMetrics has the count if and only if it has the sum; it is the +Inf bucket's.
@@ -83,8 +108,8 @@ def histogram_template(key: str, bounds: Sequence[float], *, with_sum: bool = Tr
     lines = [f'{name}_bucket{{{inside}le="{format_bound(bound)}"}} %d\n' for bound in (*bounds, float("inf"))]
     braces = f"{{{labels}}}" if labels else ""
     if with_sum:
-        lines.append(f"{name}_sum{braces} %s\n{name}_count{braces} %d\n")
-    return "".join(lines)
+        lines.append(f"{name}_sum{braces} %a\n{name}_count{braces} %d\n")
+    return "".join(lines).encode()
 
 
 class Page:

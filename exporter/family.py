@@ -1,24 +1,25 @@
-"""Family: the series of one metric as columns, and their lines in blocks of which only changed ones are made anew.
+"""Family: the series of one metric as columns, and their lines in blocks of which only changed ones are written anew.
 
 In: values by slot. Out: blocks of exposition bytes. Pure: no I/O, no clock.
 Promise: a block that did not change is the same bytes object as before.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.metric import Kind, Merge
-from exporter.exposition import format_values, header, histogram_template, sample_prefix
+from database.sketches import distinct
+from exporter.exposition import header, histogram_template, printable, sample_template
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-BLOCK: Final = 1024
-"""Series a block: about 64 KiB of lines, one gzip member."""
+BLOCK_LINES: Final = 512
+"""A block has about so many lines, of whole series. All are written when one changes: 0.07 us each."""
 
 
 class Metric(NamedTuple):
@@ -52,11 +53,10 @@ class Family:
         self.active_s: Floats = np.empty(0)
         self._shown: Bools = np.empty(0, dtype=np.bool_)
         self._stale: Bools = np.empty(0, dtype=np.bool_)
-        self._prefixes: list[str] = []
-        self._lines: list[str] = []
-        self._om_lines: list[str] = []
-        self._blocks: list[bytes] = []
-        self._om_blocks: list[bytes] = []
+        self._series_a_block = max(1, BLOCK_LINES // (self.width + 2)) if metric.kind is Kind.HISTOGRAM else BLOCK_LINES
+        self._text = _Blocks()
+        self._openmetrics = _Blocks()
+        """Used where the lines are not those of the text format."""
 
     @property
     def _sum_is_odd(self) -> bool:
@@ -68,13 +68,9 @@ class Family:
         first, more = len(self.keys), len(keys)
         self.keys.extend(keys)
         if self.metric.kind is Kind.HISTOGRAM:
-            self._prefixes.extend(histogram_template(key, self.metric.bounds) for key in keys)
             self.counts = np.concatenate((self.counts, np.zeros((more, self.width), dtype=np.int64)))
-        else:
-            self._prefixes.extend(map(sample_prefix, keys))
-        self._lines.extend([""] * more)
-        if self._sum_is_odd:
-            self._om_lines.extend([""] * more)
+        for blocks in (self._text, self._openmetrics):
+            blocks.extend(-(-len(self.keys) // self._series_a_block))
         none = np.zeros(more, dtype=np.bool_)
         self.values = np.concatenate((self.values, np.zeros(more)))
         self.has_value = np.concatenate((self.has_value, none))
@@ -96,8 +92,11 @@ class Family:
     def show_since(self, oldest_s: float) -> None:
         """Show exactly the series that have a value and data since `oldest_s`."""
         shown = self.has_value & (self.active_s >= oldest_s)
-        self._stale |= shown != self._shown
+        changed = np.flatnonzero(shown != self._shown)
+        self._stale[changed] = True
         self._shown = shown
+        for block in distinct(changed // self._series_a_block).tolist():
+            self._text.templates[block] = self._openmetrics.templates[block] = b""
 
     def shown(self) -> int:
         """Return how many series are in the exposition."""
@@ -108,46 +107,55 @@ class Family:
         if not self._shown.any():
             return []
         self._render()
-        blocks = self._om_blocks if openmetrics and self._sum_is_odd else self._blocks
-        return [self.headers[openmetrics], *blocks]
+        blocks = self._openmetrics if openmetrics and self._sum_is_odd else self._text
+        return [self.headers[openmetrics], *blocks.written]
 
     def _render(self) -> None:
-        """Write the stale lines, then join the blocks they are in: a line costs 0.2 us, its place in a join 0.03."""
         stale = np.flatnonzero(self._stale)
-        if not len(stale):
-            return
         self._stale[stale] = False
-        self._blank(stale[~self._shown[stale]].tolist())
-        self._write(stale[self._shown[stale]])
-        wanted = -(-len(self.keys) // BLOCK)
-        for blocks, lines in ((self._blocks, self._lines), (self._om_blocks, self._om_lines)):
-            if not lines:
-                continue
-            blocks.extend([b""] * (wanted - len(blocks)))
-            for block in np.unique(stale // BLOCK).tolist():
-                blocks[block] = "".join(lines[block * BLOCK : (block + 1) * BLOCK]).encode()
-
-    def _blank(self, slots: Sequence[int]) -> None:
-        for lines in filter(None, (self._lines, self._om_lines)):
-            for slot in slots:
-                lines[slot] = ""
-
-    def _write(self, slots: Ints) -> None:
-        at = slots.tolist()
-        texts = format_values(self.values[slots])
-        if self.metric.kind is Kind.HISTOGRAM:
-            self._write_histograms(at, texts)
-            return
-        prefixes, lines = self._prefixes, self._lines
-        if len(at) == len(lines):
-            lines[:] = [f"{prefix}{text}\n" for prefix, text in zip(prefixes, texts, strict=True)]
-            return
-        for slot, text in zip(at, texts, strict=True):
-            lines[slot] = f"{prefixes[slot]}{text}\n"
-
-    def _write_histograms(self, slots: Sequence[int], sums: Sequence[str]) -> None:
-        for slot, row, total in zip(slots, self.counts[slots].tolist(), sums, strict=True):
-            self._lines[slot] = self._prefixes[slot] % (*row, total, row[-1])
+        for block in distinct(stale // self._series_a_block).tolist():
+            first = block * self._series_a_block
+            slots = first + np.flatnonzero(self._shown[first : first + self._series_a_block])
+            self._write(self._text, block, slots, with_sum=True)
             if self._sum_is_odd:
-                template = histogram_template(self.keys[slot], self.metric.bounds, with_sum=False)
-                self._om_lines[slot] = template % tuple(row)
+                self._write(self._openmetrics, block, slots, with_sum=False)
+
+    def _write(self, blocks: "_Blocks", block: int, slots: Ints, *, with_sum: bool) -> None:
+        template = blocks.templates[block]
+        if not template and len(slots):
+            at: list[int] = slots.tolist()
+            template = b"".join([self._template(self.keys[slot], with_sum=with_sum) for slot in at])
+            blocks.templates[block] = template
+        blocks.written[block] = template % tuple(self._values_of(slots, with_sum=with_sum))
+
+    def _template(self, key: str, *, with_sum: bool) -> bytes:
+        if self.metric.kind is Kind.HISTOGRAM:
+            return histogram_template(key, self.metric.bounds, with_sum=with_sum)
+        return sample_template(key)
+
+    def _values_of(self, slots: Ints, *, with_sum: bool) -> list[Any]:
+        """Return what the template of these slots asks for, in its order."""
+        if self.metric.kind is not Kind.HISTOGRAM:
+            return printable(self.values[slots])
+        counts = self.counts[slots]
+        if not with_sum:
+            return counts.ravel().tolist()
+        values: list[Any] = np.hstack((counts, counts[:, -1:], counts[:, -1:])).ravel().tolist()
+        values[self.width :: self.width + 2] = printable(self.values[slots])
+        return values
+
+
+class _Blocks:
+    """The blocks of one format: their templates (empty: to be made), and what was last written."""
+
+    def __init__(self) -> None:
+        self.templates: list[bytes] = []
+        self.written: list[bytes] = []
+
+    def extend(self, blocks: int) -> None:
+        """Make room for so many blocks; the last one that was there has more series now."""
+        if self.templates:
+            self.templates[-1] = b""
+        more = blocks - len(self.templates)
+        self.templates.extend([b""] * more)
+        self.written.extend([b""] * more)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from contract.metric import Kind, Merge
-from database.sketches import Floats, Ints
+from database.sketches import Floats, Ints, distinct, number
 from exporter.columns import Layout, NewSeries, Totals, cumulative
 from exporter.family import Family, Metric
 from exporter.gauges import NO_ROWS, GaugeRows, merge
@@ -82,7 +82,7 @@ class Model:
     def split_gauges(self, ids: Ints) -> tuple[Ints, Ints]:
         """Return the known ones of `ids` that are gauges, and those that are not."""
         ids = ids[self.is_known(ids)]
-        gauges = [number for number, family in self.families.items() if family.metric.kind is Kind.GAUGE]
+        gauges = [metric_id for metric_id, family in self.families.items() if family.metric.kind is Kind.GAUGE]
         is_gauge = np.isin(self._family_of[ids], gauges)
         return ids[is_gauge], ids[~is_gauge]
 
@@ -92,10 +92,10 @@ class Model:
 
     def touch(self, ids: Ints, now_s: float) -> None:
         """Note that these series got data now."""
-        for number, mine in self._by_family(ids):
-            pairs = self._all_ids.get(number)
+        for metric_id, mine in self._by_family(ids):
+            pairs = self._all_ids.get(metric_id)
             if pairs is None:
-                self.families[number].active_s[self._slot_of[mine]] = now_s
+                self.families[metric_id].active_s[self._slot_of[mine]] = now_s
             else:
                 pairs.update((i, (pairs[i][0], now_s)) for i in mine.tolist())
 
@@ -124,11 +124,11 @@ class Model:
             histograms.setdefault(layout.metric_id, []).append((group, counts))
         for group in plain:
             self._apply_counters(group)
-        for number, parts in histograms.items():
-            self._apply_histograms(self.families[number], parts)
+        for metric_id, parts in histograms.items():
+            self._apply_histograms(self.families[metric_id], parts)
 
     def _apply_counters(self, group: Totals) -> None:
-        ids, at = np.unique(group.ids, return_inverse=True)
+        ids, at = number(group.ids)
         totals = _ordered_sums(at, group.sums, (group.shards,), len(ids))
         known = self.is_known(ids)
         ids, totals = ids[known], totals[known]
@@ -145,7 +145,7 @@ class Model:
         series = np.concatenate([group.ids for group, _ in parts])
         shards = np.concatenate([group.shards for group, _ in parts])
         layouts = np.concatenate([np.full(len(group.ids), group.layout_id) for group, _ in parts])
-        ids, at = np.unique(series, return_inverse=True)
+        ids, at = number(series)
         counts = np.zeros((len(ids), family.width), dtype=np.int64)
         np.add.at(counts, at, np.concatenate([rows for _, rows in parts]))
         sums = _ordered_sums(at, np.concatenate([group.sums for group, _ in parts]), (shards, layouts), len(ids))
@@ -166,27 +166,27 @@ class Model:
         known = self.is_known(self._gauges.series)
         of[known] = self._family_of[self._gauges.series[known]]
         is_live = np.isin(self._gauges.producer, live)
-        for number in np.unique(of[known]).tolist():
-            metric = self.families[number].metric
-            everyone = self._gauges.select(of == number)
-            rows = everyone.select(is_live[of == number]) if metric.live else everyone
+        for metric_id in distinct(of[known]).tolist():
+            metric = self.families[metric_id].metric
+            everyone = self._gauges.select(of == metric_id)
+            rows = everyone.select(is_live[of == metric_id]) if metric.live else everyone
             if metric.merge is Merge.ALL:
-                self._set_all(number, rows)
+                self._set_all(metric_id, rows)
                 continue
-            ids = np.unique(everyone.series)
-            self.families[number].set_values(self._slot_of[ids], merge(rows, ids, metric.merge))
+            ids = distinct(everyone.series)
+            self.families[metric_id].set_values(self._slot_of[ids], merge(rows, ids, metric.merge))
 
-    def _set_all(self, number: int, rows: GaugeRows) -> None:
+    def _set_all(self, metric_id: int, rows: GaugeRows) -> None:
         """One slot per series and producer; made anew when the pairs change."""
         order = np.lexsort((rows.producer, rows.series))
         pairs = list(zip(rows.series[order].tolist(), rows.producer[order].tolist(), strict=True))
-        mine = self._all_ids[number]
+        mine = self._all_ids[metric_id]
         active_s = np.array([mine[series][1] for series, _ in pairs], dtype=np.float64)
-        if pairs != self._all_pairs.get(number):
-            self._all_pairs[number] = pairs
-            family = self.families[number] = Family(self.families[number].metric)
+        if pairs != self._all_pairs.get(metric_id):
+            self._all_pairs[metric_id] = pairs
+            family = self.families[metric_id] = Family(self.families[metric_id].metric)
             family.add([with_producer(mine[series][0], producer) for series, producer in pairs], active_s)
-        family = self.families[number]
+        family = self.families[metric_id]
         family.active_s = active_s
         family.set_values(np.arange(len(pairs)), rows.value[order])
 

@@ -19,7 +19,7 @@ from contract.self_metrics import CATALOGUE
 from database.connect import Connection, Pool, acquire, transaction
 from database.jobs import AGGREGATOR_CURRENT_S
 from database.queries import load
-from database.sketches import Ints
+from database.sketches import Ints, distinct
 from exporter.columns import (
     Layout,
     NewSeries,
@@ -236,7 +236,7 @@ class Snapshots:
             return NOTHING
         xmin = self._head.snapshot.partition(":")[0]
         rows = await connection.fetch(load("exporter_touched"), self._head.snapshot, xmin)
-        return np.unique(np.concatenate([NOTHING, *(read_ids(row["ids"]) for row in rows)]))
+        return distinct(np.concatenate([NOTHING, *(read_ids(row["ids"]) for row in rows)]))
 
     async def _read_all(self, connection: Connection, change: Change) -> None:
         change.metrics, change.layouts = read_metrics(await connection.fetch(load("exporter_metrics")))

@@ -8,13 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.metric import Kind, Merge
-from exporter.exposition import PAGE_BYTES, format_value, format_values, header, histogram_template, paginate
-from exporter.family import BLOCK, Family, Metric
+from exporter.exposition import (
+    PAGE_BYTES,
+    format_value,
+    header,
+    histogram_template,
+    paginate,
+    printable,
+    sample_template,
+)
+from exporter.family import BLOCK_LINES, Family, Metric
 
 
 @given(st.lists(st.floats()))
 def test_a_value_has_one_text_that_reads_back_as_itself(values: list[float]) -> None:
-    texts = format_values(np.array(values, dtype=np.float64))
+    texts = [(b"%a" % (value,)).decode() for value in printable(np.array(values, dtype=np.float64))]
     assert texts == [format_value(value) for value in values]
     for text, value in zip(texts, values, strict=True):
         assert math.isnan(float(text)) if math.isnan(value) else float(text) == value
@@ -38,10 +46,11 @@ def test_counter_family_of_openmetrics_lacks_total_and_has_its_unit() -> None:
 
 
 def test_template_survives_percent_signs() -> None:
-    found = histogram_template('a{x="5%s"}', (0.5,)) % (1, 2, "0.7", 2)
+    found = histogram_template('a{x="5%s"}', (0.5,)) % (1, 2, 0.7, 2)
     assert found == (
-        'a_bucket{x="5%s",le="0.5"} 1\na_bucket{x="5%s",le="+Inf"} 2\na_sum{x="5%s"} 0.7\na_count{x="5%s"} 2\n'
+        b'a_bucket{x="5%s",le="0.5"} 1\na_bucket{x="5%s",le="+Inf"} 2\na_sum{x="5%s"} 0.7\na_count{x="5%s"} 2\n'
     )
+    assert sample_template('a{x="5%s"}') % 1 == b'a{x="5%s"} 1\n'
 
 
 def test_unchanged_pages_are_reused_and_their_members_are_one_stream() -> None:
@@ -59,15 +68,15 @@ def family(kind: Kind, count: int, bounds: tuple[float, ...] = ()) -> Family:
 
 
 def test_only_blocks_with_changed_series_are_made_anew() -> None:
-    found = family(Kind.COUNTER, 3 * BLOCK)
-    slots = np.arange(3 * BLOCK)
+    found = family(Kind.COUNTER, 3 * BLOCK_LINES)
+    slots = np.arange(3 * BLOCK_LINES)
     found.set_values(slots, slots.astype(np.float64))
     found.show_since(0)
     before = found.pieces(openmetrics=False)
-    found.set_values(slots, np.where(slots == BLOCK, -1.0, slots))
+    found.set_values(slots, np.where(slots == BLOCK_LINES, -1.0, slots))
     after = found.pieces(openmetrics=False)
     assert [a is b for a, b in zip(before, after, strict=True)] == [True, True, False, True]
-    assert b'a_total{x="1024"} -1\n' in after[2]
+    assert b'a_total{x="512"} -1\n' in after[2]
 
 
 def test_hidden_series_leave_no_line_and_come_back() -> None:
