@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,18 +162,29 @@ class Client(Registry):
                 continue
             try:
                 self._flush(life)
+                self._seal_the_rest(life, time.monotonic() + settings.flush_interval_s)
             except Exception:
                 # A bug of ours must not end the flushing; what was drained is still there.
                 log.exception("flush_failed")
 
-    def _flush(self, life: Life) -> None:
+    def _seal_the_rest(self, life: Life, deadline: float) -> None:
+        """Seal what found no slot as slots become free, until the next flush: merging it would cost more."""
+        while life.drainer.samples() and not life.ended.is_set() and not self._closed:
+            if not life.outbox.freed.wait(deadline - time.monotonic()):
+                return
+            life.outbox.freed.clear()
+            if life.outbox.slots() > 0:
+                self._flush(life, ())
+
+    def _flush(self, life: Life, children: Sequence[Child] | None = None) -> None:
+        """Seal what `children` (all, if none are named) hold and what waits."""
         with life.lock:
             life.spool.take()
             if not life.clock.is_measured():
                 life.drainer.hold(self.children)
                 life.spool.keep([])
                 return
-            batches = life.drainer.tick(self.children, life.outbox.slots())
+            batches = life.drainer.tick(self.children if children is None else children, life.outbox.slots())
             life.spool.keep(batches)
             if batches:
                 life.crash.reach("after_seal")

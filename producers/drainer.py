@@ -5,7 +5,7 @@ Promise: nothing drained is forgotten; while no batch may be sealed, memory stay
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,8 +19,8 @@ from producers.pending import Accumulator, Chunks, GaugeState, Samples, take
 from producers.seal import MAX_SAMPLES, Sealed, Sealer, split
 
 HEARTBEAT_MS: Final = 5000
-MAX_WAITING_SAMPLES: Final = 8 * MAX_SAMPLES
-"""Samples beyond this that found no slot are merged: some 4 MB of Python floats."""
+MAX_WAITING_SAMPLES: Final = 32 * MAX_SAMPLES
+"""Samples beyond this that found no slot within a flush interval are merged: 4 MiB."""
 
 
 @dataclass
@@ -68,9 +68,15 @@ class Drainer:
                 take(child, chunk, self._pending, self.drop)
         samples.take(self._pending, self.drop)
 
-    def tick(self, children: Iterable[Child], slots: int) -> list[Sealed]:
-        """Drain, then seal at most `slots` batches; without a slot the samples are merged."""
+    def tick(self, children: Sequence[Child], slots: int) -> list[Sealed]:
+        """Drain, then seal at most `slots` batches; without a slot the samples are merged.
+
+        Without children only what waits is sealed.
+        """
         now_ms = self.clock.now_ms()
+        # A burst may wait as it is; an application that stays faster than its slots must not pile up samples.
+        if children and self.samples() > MAX_WAITING_SAMPLES:
+            self._merge()
         self.drain(children)
         if not self._span_start_ms:
             held_s = 0.0 if self._held_at_s is None else time.monotonic() - self._held_at_s
@@ -123,6 +129,10 @@ class Drainer:
         """Whether something drained waits to be sealed."""
         return any(not _is_empty(accumulator) for accumulator in self._pending.values())
 
+    def samples(self) -> int:
+        """Return how many samples wait to be sealed that are not merged."""
+        return sum(len(a.values) for a in self._pending.values() if isinstance(a, Samples))
+
     def discard(self, children: Iterable[Child]) -> None:
         """Take what was emitted after the end; it is dropped."""
         for child in list(children):
@@ -164,9 +174,6 @@ class Drainer:
             if child in self._pending and child not in left:
                 state.clear()
         self._pending = left
-        # A burst may wait as it is; an application that stays faster than its slots must not pile up samples.
-        if sum(len(a.values) for a in left.values() if isinstance(a, Samples)) > MAX_WAITING_SAMPLES:
-            self._merge()
 
 
 def _is_empty(accumulator: Accumulator) -> bool:

@@ -5,11 +5,13 @@ Promise: a bad value spoils no other; merging keeps counts exact however long it
 accumulator per series.
 """
 
+import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from math import fsum, inf, isfinite
+from math import frexp, fsum, inf, isfinite
+from typing import Final
 
 from contract import sketch
 from contract.metric import Kind, MetricDef
@@ -18,6 +20,10 @@ from contract.series import MAX_VALUE
 from producers.metrics import Change, Child, Raw
 
 Drop = Callable[[Dropped, int], None]
+
+_HIGH_BYTE: Final = 7 if sys.byteorder == "little" else 0
+_SURELY_LEGAL: Final = bytes(byte for byte in range(256) if byte & 0x7F < (frexp(MAX_VALUE)[1] - 1 + 1023) >> 4)
+"""High bytes of doubles whose exponent is below that of MAX_VALUE by enough."""
 
 
 class CounterSum:
@@ -77,8 +83,8 @@ class Samples:
 
     __slots__ = ("merged", "values")
 
-    def __init__(self, values: list[float] | None = None) -> None:
-        self.values: list[float] = [] if values is None else values
+    def __init__(self, values: "array[float] | None" = None) -> None:
+        self.values: array[float] = array("d") if values is None else values
         self.merged: Merged | None = None
 
     def take(self, values: Sequence[Raw], drop: Drop) -> None:
@@ -91,7 +97,7 @@ class Samples:
             if self.merged is None:
                 self.merged = Merged(len(metric.bounds) + 1)
             self.merged.take(self.values, metric.bounds)
-            self.values = []
+            self.values = array("d")
 
     def n(self) -> int:
         """Return the number of samples held."""
@@ -133,7 +139,7 @@ def numbers(values: Sequence[Raw], drop: Drop) -> "array[float]":
     """Return the legal numbers among `values` in their order; the rest is dropped by reason."""
     with suppress(Exception):  # `__float__` is the application's code; `_fault` finds out which value it was
         found = array("d", values)
-        if _are_legal(found):
+        if _are_legal(found.tobytes()):
             return found
     good: array[float] = array("d")
     for value in values:
@@ -158,26 +164,26 @@ def _fault(value: Raw) -> Dropped | None:
 
 
 class Chunks:
-    """Samples of one drain, judged together: one pass over all of them costs less than a call per series."""
+    """Samples of one drain, judged together: one look at all of them costs less than one per series."""
 
     def __init__(self) -> None:
-        self._chunks: list[tuple[Child, list[Raw]]] = []
-        self._all: array[float] = array("d")
+        self._chunks: list[tuple[Child, list[Raw], array[float]]] = []
         self._legal = True
 
     def add(self, child: Child, chunk: list[Raw]) -> None:
         """Note what one histogram held."""
-        self._chunks.append((child, chunk))
+        found: array[float] = array("d")
         try:
-            self._all.fromlist(chunk)
+            found.fromlist(chunk)
         except Exception:  # noqa: BLE001 - as in `numbers`, which judges each value when it is taken
             self._legal = False
+        self._chunks.append((child, chunk, found))
 
     def take(self, into: dict[Child, Accumulator], drop: Drop) -> None:
         """Put the legal samples into their accumulators."""
-        legal = self._legal and _are_legal(self._all)
-        for child, chunk in self._chunks:
-            good = chunk if legal else numbers(chunk, drop).tolist()
+        legal = self._legal and _are_legal(b"".join([found.tobytes() for _, _, found in self._chunks]))
+        for child, chunk, found in self._chunks:
+            good = found if legal else numbers(chunk, drop)
             known = into.get(child)
             if isinstance(known, Samples):
                 known.values += good
@@ -185,9 +191,16 @@ class Chunks:
                 into[child] = Samples(good)
 
 
-def _are_legal(values: "array[float]") -> bool:
-    """Whether all are finite and in range: a sum is finite only if each of its terms is."""
-    return not values or (isfinite(sum(values)) and max(values) <= MAX_VALUE and min(values) >= -MAX_VALUE)
+def _are_legal(data: bytes) -> bool:
+    """Whether all doubles of an array are finite and in range.
+
+    By the byte with the sign and most of the exponent: 3 ns a value. Only where one is near the limit all are compared
+    (50 ns: each becomes an object); a sum is finite only if each of its terms is.
+    """
+    if not data[_HIGH_BYTE::8].translate(None, _SURELY_LEGAL):
+        return True
+    values = array("d", data)
+    return isfinite(sum(values)) and max(values) <= MAX_VALUE and min(values) >= -MAX_VALUE
 
 
 def take(child: Child, chunk: list[Raw], into: dict[Child, Accumulator], drop: Drop) -> None:

@@ -229,13 +229,13 @@ class _Columns:
         }
 
 
-def _join(values: Sequence[list[float]]) -> bytes:
-    joined = array("d")
-    for each in values:
-        joined.fromlist(each)
+def _join(values: "Sequence[array[float]]") -> bytes:
+    joined = b"".join([each.tobytes() for each in values])
     if sys.byteorder == "big":
-        joined.byteswap()
-    return joined.tobytes()
+        swapped = array("d", joined)
+        swapped.byteswap()
+        return swapped.tobytes()
+    return joined
 
 
 def _pack(code: str, values: Sequence[float]) -> bytes:

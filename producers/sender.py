@@ -58,6 +58,8 @@ class Outbox:
         self.waiting: deque[Sealed] = deque()
         self.acknowledged: deque[tuple[float, Sealed]] = deque()
         self.changed = threading.Event()
+        self.freed = threading.Event()
+        """A batch was acknowledged since this was cleared."""
         self.held = False
         """Redis asks to hold back."""
 
@@ -196,6 +198,7 @@ class Sender:
 
     def _acknowledge(self, sealed: Sealed) -> None:
         self._outbox.waiting.remove(sealed)
+        self._outbox.freed.set()
         self.sent += 1
         now = time.monotonic()
         ring = self._outbox.acknowledged
