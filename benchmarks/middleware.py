@@ -1,7 +1,7 @@
 """Middleware: requests per second of a no-op FastAPI route without any, with ours, with the instrumentator's.
 
 In: a scratch stack, `wrk` on PATH. Out: a Section. The three servers run side by side and are loaded in turns, the
-order changing from round to round; each round's ratio is of neighbours in time.
+order changing from round to round; each round's ratio is of neighbours in time. Every three rounds all three are new.
 """
 
 import re
@@ -35,19 +35,23 @@ def run(full: bool) -> Section:
     p99: dict[str, list[float]] = {name: [] for name in APPS}
     cpu: dict[str, list[float]] = {name: [] for name in APPS}
     with Scratch() as stack:
-        servers = {name: _serve(stack, app) for name, app in APPS.items()}
-        for port, _ in servers.values():
-            _load(wrk, port, WARM_S)
-        order = list(APPS)
-        for _ in range(15 if full else 6):
-            for name in order:
-                port, pid = servers[name]
-                before_s = cpu_s(pid)
-                requests, rate, p99_ms = _load(wrk, port, 4 if full else 2)
-                rates[name].append(rate)
-                p99[name].append(p99_ms)
-                cpu[name].append((cpu_s(pid) - before_s) / requests * 1e6)
-            order = order[1:] + order[:1]
+        for _ in range(8 if full else 4):
+            # New processes again and again: one may be a tenth faster than another of the same program, all its life.
+            servers = {name: _serve(stack, app) for name, app in APPS.items()}
+            for server in servers.values():
+                _load(wrk, server[0], WARM_S)
+            order = list(APPS)
+            for _ in APPS:
+                for name in order:
+                    port, server = servers[name]
+                    before_s = cpu_s(server.pid)
+                    requests, rate, p99_ms = _load(wrk, port, 2 if full else 1)
+                    rates[name].append(rate)
+                    p99[name].append(p99_ms)
+                    cpu[name].append((cpu_s(server.pid) - before_s) / requests * 1e6)
+                order = order[1:] + order[:1]
+            for _, server in servers.values():
+                stack.stop(server)
     _rows(section, rates, cpu)
     middle = {name: sorted(values)[len(values) // 2] for name, values in p99.items()}
     said = ", ".join(
@@ -71,13 +75,13 @@ def _rows(section: Section, rates: dict[str, list[float]], cpu: dict[str, list[f
     section.notes.append(f"uvicorn, one process; wrk, one thread, {CONNECTIONS} connections; paired rounds.")
 
 
-def _serve(stack: Scratch, app: str) -> tuple[int, int]:
-    """Start uvicorn with one variant; returns its port and pid."""
+def _serve(stack: Scratch, app: str) -> "tuple[int, subprocess.Popen[bytes]]":
+    """Start uvicorn with one variant; returns its port and process."""
     port = free_port()
     where = ["--host", "127.0.0.1", "--port", str(port), "--app-dir", str(ROOT)]
     command = [sys.executable, "-m", "uvicorn", "benchmarks.middleware_app:app", *where, "--no-access-log"]
     process = stack.start(f"uvicorn-{app}", command, answers(port, "/items/1"), {"BENCH_MIDDLEWARE": app})
-    return port, process.pid
+    return port, process
 
 
 def _load(wrk: str, port: int, seconds: int) -> tuple[int, float, float]:

@@ -64,6 +64,12 @@ class Change:
         self.sign = sign
 
 
+ONE: Final = 1.0
+UP: Final = Change(ONE, 1)
+DOWN: Final = Change(ONE, -1)
+"""Changes by one, made once: what counts requests up and down makes no object each time."""
+
+
 class GaugeChild(Child):
     """A bound gauge."""
 
@@ -74,13 +80,13 @@ class GaugeChild(Child):
         self.set: Callable[[float], None] = self.values.append
         """Set the value (finite)."""
 
-    def inc(self, amount: float = 1.0) -> None:
+    def inc(self, amount: float = ONE) -> None:
         """Raise the value by `amount`."""
-        self.values.append(Change(amount, 1))
+        self.values.append(UP if amount is ONE else Change(amount, 1))
 
-    def dec(self, amount: float = 1.0) -> None:
+    def dec(self, amount: float = ONE) -> None:
         """Lower the value by `amount`."""
-        self.values.append(Change(amount, -1))
+        self.values.append(DOWN if amount is ONE else Change(amount, -1))
 
     def set_to_current_time(self) -> None:
         """Set to the current Unix time in seconds."""
