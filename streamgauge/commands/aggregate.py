@@ -4,7 +4,7 @@ import argparse
 
 import uvloop
 
-from aggregator.memory import keep_freed
+from aggregator.memory import collect_rarely, keep_freed
 from aggregator.service import serve
 from aggregator.settings import AggregatorSettings
 from database.settings import read_settings
@@ -26,5 +26,6 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(AggregatorSettings)
     require_settings(settings)
     read_definitions(settings.streamgauge_thresholds_file)
+    collect_rarely()
     uvloop.run(serve(settings))
     return 0
