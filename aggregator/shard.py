@@ -1,4 +1,4 @@
-"""One shard's pipeline: read and decode -> identify and fold -> commit and ack, three stages that overlap.
+"""One shard's pipeline: read -> decode -> identify and fold -> commit and ack, four stages that overlap.
 
 In: a shard this aggregator holds the lease of. Out: acknowledged entries.
 Promise: an entry is acknowledged only after its COMMIT; a stage that fails for operational reasons tries the
@@ -57,8 +57,9 @@ class Shard:
         self._lanes = lanes
         self._crash = crash
         self._check_database = database_check
-        self._decoded: asyncio.Queue[tuple[Work, bool] | None] = asyncio.Queue(maxsize=AHEAD)
+        self._read: asyncio.Queue[tuple[list[Entry], bool] | None] = asyncio.Queue(maxsize=1)
         """Reads, and whether the stream held more than each took; None: there are no more."""
+        self._decoded: asyncio.Queue[tuple[Work, bool] | None] = asyncio.Queue(maxsize=AHEAD)
         self._held: tuple[Work, bool] | None = None
         """Was taken from the queue, and did not fit into the commit."""
         self._is_over = False
@@ -68,10 +69,11 @@ class Shard:
         """What an entry of this shard takes, as last seen."""
 
     async def run(self) -> None:
-        """Run the three stages; returns when `stop` was set and everything read is acknowledged."""
+        """Run the stages; returns when `stop` was set and everything read is acknowledged."""
         async with asyncio.TaskGroup() as stages:
             number = self.reader.shard
             stages.create_task(self._read_stage(), name=f"shard {number} - read")
+            stages.create_task(self._decode_stage(), name=f"shard {number} - decode")
             stages.create_task(self._prepare_stage(), name=f"shard {number} - prepare")
             stages.create_task(self._commit_stage(), name=f"shard {number} - commit")
 
@@ -83,9 +85,8 @@ class Shard:
             if entries or is_backlog or self.reader.lost or self.reader.crashing:
                 self._crash.reach("after_read")
                 is_backlog = not self._room(entries)
-                work = await self._retry(lambda e=entries: self.committer.decode(e), "decode")
-                await self._decoded.put((work, is_backlog))
-        await self._decoded.put(None)
+                await self._read.put((entries, is_backlog))
+        await self._read.put(None)
 
     async def _gather(self, is_backlog: bool) -> list[Entry]:
         """Collect entries until the commit interval is over or there are enough; under backlog what is there."""
@@ -129,6 +130,13 @@ class Shard:
             return []
         self._reclaim_at = now + self._settings.streamgauge_reclaim_interval_s
         return await self.reader.reclaim(100)
+
+    async def _decode_stage(self) -> None:
+        while (read := await self._read.get()) is not None:
+            entries, is_backlog = read
+            work = await self._retry(lambda e=entries: self.committer.decode(e), "decode")
+            await self._decoded.put((work, is_backlog))
+        await self._decoded.put(None)
 
     async def _prepare_stage(self) -> None:
         while works := await self._take():
