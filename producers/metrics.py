@@ -9,7 +9,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, ClassVar, Final, Generic, ParamSpec, TypeVar, cast
 
@@ -38,22 +38,6 @@ class Child:
         self.values: list[Raw] = []
 
 
-class CounterChild(Child):
-    """A bound counter."""
-
-    __slots__ = ("inc",)
-
-    def __init__(self, metric: MetricDef, key: bytes, drop: Dropped | None = None) -> None:
-        super().__init__(metric, key, drop)
-        append = self.values.append
-
-        def inc(amount: float = 1.0) -> None:
-            append(amount)
-
-        self.inc = inc
-        """Add `amount` (finite, not negative)."""
-
-
 class Change:
     """A relative change of a gauge, as it was asked for."""
 
@@ -70,15 +54,36 @@ DOWN: Final = Change(ONE, -1)
 """Changes by one, made once: what counts requests up and down makes no object each time."""
 
 
+class CounterChild(Child):
+    """A bound counter."""
+
+    __slots__ = ("inc", "one")
+
+    def __init__(self, metric: MetricDef, key: bytes, drop: Dropped | None = None) -> None:
+        super().__init__(metric, key, drop)
+        append = self.values.append
+        self.one: Callable[[], None] = partial(append, ONE)
+        """Add one, without a Python frame: where each request pays for it."""
+
+        def inc(amount: float = 1.0) -> None:
+            append(amount)
+
+        self.inc = inc
+        """Add `amount` (finite, not negative)."""
+
+
 class GaugeChild(Child):
     """A bound gauge."""
 
-    __slots__ = ("set",)
+    __slots__ = ("down", "set", "up")
 
     def __init__(self, metric: MetricDef, key: bytes, drop: Dropped | None = None) -> None:
         super().__init__(metric, key, drop)
         self.set: Callable[[float], None] = self.values.append
         """Set the value (finite)."""
+        self.up: Callable[[], None] = partial(self.values.append, UP)
+        self.down: Callable[[], None] = partial(self.values.append, DOWN)
+        """Raise and lower by one, without a Python frame."""
 
     def inc(self, amount: float = ONE) -> None:
         """Raise the value by `amount`."""

@@ -43,6 +43,8 @@ class Child:
     def __init__(self, values: list[float]) -> None:
         self.observe = values.append
         self.values = values
+        self.one = self.up = self.inc
+        self.down = self.dec
 
     def inc(self, amount: float = 1.0) -> None:
         self.values.append(amount)
