@@ -5,10 +5,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from aggregator.settings import AggregatorSettings
 from contract.self_metrics import CATALOGUE
+from database.settings import read_duration_s
+from exporter.settings import ExporterSettings
 from streamgauge.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +30,24 @@ def test_metrics_page_lists_the_catalogue_in_order() -> None:
         for m in CATALOGUE
     ]
     assert rows == expected
+
+
+def test_settings_page_tells_the_defaults() -> None:
+    """Each setting of aggregator and exporter has its row, and the row its default."""
+    shown: dict[str, str] = {}
+    for names, defaults in re.findall(
+        r"^\| (`[A-Z].*?`) \| (.+?) \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE
+    ):
+        named, values = re.findall(r"`(\w+)`", names), defaults.split(", ")
+        shown |= zip(named, values * len(named) if len(values) == 1 else values, strict=True)
+    for settings in (AggregatorSettings, ExporterSettings):
+        for field, about in settings.model_fields.items():
+            default: Any = about.default.get_secret_value() if isinstance(about.default, SecretStr) else about.default
+            found = shown[field.upper()].strip("`")
+            if field.startswith("streamgauge_retention"):
+                found = str(read_duration_s(found))
+            expected = str(default).lower() if isinstance(default, bool) else str(default).removesuffix(".0")
+            assert found == ("-" if default in (None, "") else expected), field
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
