@@ -92,7 +92,7 @@ class Identities:
         for block in blocks:
             metrics = block.directory.metrics
             unknown = {index for index, metric in enumerate(metrics) if metric not in self._metrics}
-            if not unknown and self._keys.keys() >= set(block.directory.keys):
+            if not unknown and all(map(self._keys.__contains__, block.directory.keys)):
                 continue
             for key, index in zip(block.directory.keys, block.metric_of.tolist(), strict=True):
                 if key not in self._keys or index in unknown:

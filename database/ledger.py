@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from contract.crash import NEVER, CrashPoint
 from database.connect import Connection, Pool, acquire, commit, roll_back
@@ -88,11 +89,7 @@ async def _apply(connection: Connection, fold: Fold, generation: int, consumer: 
         await copy(connection, "parts", PART_COLUMNS, fold.parts)
     if fold.conflicts:
         await connection.executemany(load("quarantine_entry"), [_quarantine_row(entry) for entry in fold.conflicts])
-    rows = await connection.fetch(
-        load("apply_fold"),
-        generation,
-        consumer,
-        json.dumps({"producers": fold.producers, "runs": fold.runs, "events": fold.events}),
+    arrays: tuple[Sequence[float], ...] = (
         fold.batch_producers,
         fold.batch_seqs,
         fold.group_widths,
@@ -109,7 +106,19 @@ async def _apply(connection: Connection, fold: Fold, generation: int, consumer: 
         fold.gauge_ms,
         fold.touched,
     )
+    rows = await connection.fetch(
+        load("apply_fold"),
+        generation,
+        consumer,
+        msgspec.json.encode({"producers": fold.producers, "runs": fold.runs, "events": fold.events}).decode(),
+        *map(array_text, arrays),
+    )
     return [(row["producer_no"], row["seq"]) for row in rows]
+
+
+def array_text(values: Sequence[float]) -> str:
+    """Return PostgreSQL's text of an array of finite numbers."""
+    return f"{{{str(values)[1:-1]}}}"
 
 
 async def copy(connection: Connection, table: str, columns: tuple[str, ...], data: bytes) -> None:

@@ -1,8 +1,10 @@
--- One statement with complete parameters: see apply_fold in the migrations.
+-- One statement with complete parameters: see apply_fold in the migrations. Arrays come as texts: asyncpg looks at each
+-- element of an array four times (0.45 us), a text of it is made and read in 0.1 us, a zero taking three bytes.
 WITH already AS (
     SELECT producer_no, seq FROM apply_fold(
-        $1, $2, $3::jsonb, $4::int[], $5::bigint[], $6::int[], $7::int[], $8::int[], $9::int[], $10::smallint[],
-        $11::bigint[], $12::float8[], $13::bigint[], $14::int[], $15::int[], $16::float8[], $17::bigint[], $18::int[])
+        $1, $2, $3::jsonb, $4::text::int[], $5::text::bigint[], $6::text::int[], $7::text::int[], $8::text::int[],
+        $9::text::int[], $10::text::smallint[], $11::text::bigint[], $12::text::float8[], $13::text::bigint[],
+        $14::text::int[], $15::text::int[], $16::text::float8[], $17::text::bigint[], $18::text::int[])
 ), remembered AS (
     INSERT INTO checksums (producer_no, first_seq, checksums)
     SELECT no, lo, checksums FROM jsonb_to_recordset($3::jsonb -> 'runs') AS run(no int, lo bigint, checksums int[])
