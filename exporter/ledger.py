@@ -6,6 +6,7 @@ Promise: an unknown number has no sample; it is never shown as 0.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from contract.self_metrics import COMPLETENESS, PIPELINE, SERVICES, SelfMetric
@@ -138,6 +139,11 @@ def render(found: Samples, *, openmetrics: bool) -> bytes:
 def _family(metric: SelfMetric, values: Iterable[tuple[Labels, float]], *, openmetrics: bool) -> bytes:
     lines = [header(metric.name, metric.kind, metric.help, "", openmetrics=openmetrics)]
     for labels, value in values:
-        key = series_key(metric.name, list(zip(metric.labels, labels, strict=True)))
-        lines.append(key + f" {format_value(float(value))}\n".encode())
+        lines.append(_key(metric.name, metric.labels, labels) + f" {format_value(float(value))}\n".encode())
     return b"".join(lines)
+
+
+@lru_cache(maxsize=10_000)
+def _key(name: str, labelnames: tuple[str, ...], labels: tuple[str, ...]) -> bytes:
+    """Return the key of one of our own series, checked and escaped once: 5 us each, at every scrape twice."""
+    return series_key(name, list(zip(labelnames, labels, strict=True)))
