@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ from tests.compose.images import BASE, STUBS
 from tests.compose.load import Load, connect
 from tests.watching import ROOT
 
+SERVICE: Final = "com.docker.compose.service"
+LOGGING_JSON: Final = ("aggregator", "exporter", *(f"api-{number}" for number in range(1, 6)))
 UP_S: Final = 480.0
 BACK_S: Final = 120.0
 
@@ -105,6 +108,24 @@ def check_targets(system: System) -> str:
     down = [f"{one['scrapeUrl']}: {one['lastError']}" for one in targets if one["health"] != "up"]
     assert targets and not down, down
     return f"{len(targets)} targets up"
+
+
+def check_logs(system: System) -> str:
+    """Alloy can read what Docker writes, beside each line stands its service's name, and ours write JSON."""
+    entries = [
+        json.loads(line)
+        for line in system.ask("alloy_1", "sh -c 'cat /var/lib/docker/containers/*/*-json.log'").splitlines()
+    ]
+    unnamed = [one["log"] for one in entries if SERVICE not in one.get("attrs", {})]
+    assert not unnamed, unnamed[:3]
+    written = Counter(one["attrs"][SERVICE] for one in entries)
+    assert {"nginx", *LOGGING_JSON} <= written.keys(), written
+    for one in entries:
+        if one["attrs"][SERVICE] in LOGGING_JSON:
+            assert json.loads(one["log"]).keys() >= {"at", "level", "event"}, one
+    return (
+        f"{len(entries)} lines of {len(written)} services, {sum(written[name] for name in LOGGING_JSON)} of them ours"
+    )
 
 
 def check_audit(system: System) -> str:

@@ -21,9 +21,9 @@ from database.settings import KNOWN_NAMES, PostgresSettings, RedisSettings
 from streamgauge.commands import COMMANDS
 from streamgauge.hardening.files import environment
 from tests.compose import images
+from tests.composed import FILE, Compose, compose
 from tests.watching import ROOT, binary
 
-FILE: Final = ROOT / "docker-compose.scale.yml"
 OURS: Final = ("api-", "aggregator", "exporter", "migrate")
 ELSEWHERE: Final = {"PGSSLMODE", "PGSSLROOTCERT", "FORWARDED_ALLOW_IPS"}
 """Read by libpq's rules and by uvicorn."""
@@ -40,12 +40,6 @@ PROGRAMS: Final = {
     "grafana/alloy": {"bash"},
 }
 """What images are known to hold that health checks call, by how an image's name begins."""
-
-Compose = dict[str, Any]
-
-
-def compose() -> Compose:
-    return yaml.safe_load(FILE.read_text())
 
 
 @pytest.fixture(scope="module")
