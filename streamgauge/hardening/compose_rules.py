@@ -12,13 +12,12 @@ from streamgauge.hardening.rule import Rule
 
 HOST_SPACES: Final = ("network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup")
 ADDED: Final[Mapping[str, frozenset[str]]] = {
-    "alloy": frozenset({"DAC_READ_SEARCH"}),
     "nginx": frozenset({"NET_BIND_SERVICE"}),
     "postgres": frozenset({"CHOWN", "SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER"}),
 }
 """Capabilities that a service, by how its name begins, may add."""
 ROOT: Final = frozenset({"alloy"})
-"""Services that may run as root: Docker's log files are root's. What they add must be in ADDED."""
+"""Services that may run as root, without a capability of root's: Docker's log files are root's."""
 PUBLISHED: Final = frozenset({"80", "443"})
 SECRET: Final = re.compile(r"(password|passwd|secret|token|api_key|private_key)", re.IGNORECASE)
 

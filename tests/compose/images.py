@@ -30,7 +30,7 @@ PYTHON: Final = {"python_full_version": "3.11.2", "python_version": "3.11"}
 
 BASE: Final = "streamgauge-standin"
 STUBS: Final = {"grafana/grafana": 3000, "grafana/loki": 3100, "grafana/alloy": 12345}
-"""Debian has none of these: a stub answers on the port of the health check."""
+"""Debian has none of these: a stub answers on the port of the health check, once it could write its folder."""
 
 USERS: Final = {"postgres": 999, "redis": 999, "nginx": 101}
 """Users that the real images have, by image; the stand-in's own moves there."""
@@ -44,15 +44,15 @@ ENTRYPOINTS: Final = {
     "oliver006/redis_exporter": "prometheus-redis-exporter",
 }
 FOLDERS: Final = {
-    "prom/prometheus": "65534:65534 /prometheus",
-    "prom/alertmanager": "65534:65534 /alertmanager",
-    "grafana/grafana": "472:0 /var/lib/grafana",
-    "grafana/loki": "10001:10001 /loki",
-    "grafana/alloy": "0:0 /var/lib/alloy",
-    "redis": "999:999 /data",
-    "postgres": "999:999 /var/lib/postgresql",
+    "prom/prometheus": "65534:65534 755 /prometheus",
+    "prom/alertmanager": "65534:65534 755 /alertmanager",
+    "grafana/grafana": "472:0 755 /var/lib/grafana",
+    "grafana/loki": "10001:10001 755 /loki",
+    "grafana/alloy": "473:473 770 /var/lib/alloy",
+    "redis": "999:999 755 /data",
+    "postgres": "999:999 755 /var/lib/postgresql",
 }
-"""Folders that a new volume takes its owner from."""
+"""Folders that a new volume takes its owner and mode from, as the real images have them."""
 
 Run = Callable[..., str]
 
@@ -135,8 +135,8 @@ def dockerfile(image: str) -> str:
         # The number may be another account's of Debian's, which nobody uses here.
         lines.append(f"RUN usermod -o -u {USERS[name]} {own} && groupmod -o -g {USERS[name]} {own}")
     if name in FOLDERS:
-        owner, folder = FOLDERS[name].split()
-        lines.append(f"RUN mkdir -p {folder} && chown -R {owner} {folder}")
+        owner, mode, folder = FOLDERS[name].split()
+        lines.append(f"RUN mkdir -p {folder} && chown -R {owner} {folder} && chmod {mode} {folder}")
     if name == "postgres":
         lines.append("ENV PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/18/docker")
         lines.append("COPY docker-entrypoint.sh /usr/local/bin/")
@@ -144,7 +144,8 @@ def dockerfile(image: str) -> str:
     if name in ENTRYPOINTS:
         lines.append(f'ENTRYPOINT ["{ENTRYPOINTS[name]}"]')
     if name in STUBS:
-        lines += ["COPY stub.py /", f'ENTRYPOINT ["python3", "/stub.py", "{STUBS[name]}"]']
+        folder = FOLDERS[name].split()[2]
+        lines += ["COPY stub.py /", f'ENTRYPOINT ["python3", "/stub.py", "{STUBS[name]}", "{folder}"]']
     return "\n".join(lines) + "\n"
 
 

@@ -167,6 +167,19 @@ def _networks(service: Compose) -> dict[str, dict[str, str]]:
     return {name: one or {} for name, one in cast("dict[str, dict[str, str] | None]", networks).items()}
 
 
+def faults_of_volumes(found: Compose, _: Path) -> Iterable[str]:
+    """Name every service that may not write its volume: without capabilities root is a user as others are."""
+    for name, service in found["services"].items():
+        for volume in service.get("volumes", []):
+            source, target = volume.split(":")[:2]
+            if source in found["volumes"]:
+                owner, mode, folder = images.FOLDERS[service["image"].split(":")[0]].split()
+                users = zip(service["user"].split(":"), owner.split(":"), (0o200, 0o020), strict=True)
+                may_write = any(ours == theirs and int(mode, 8) & bit for ours, theirs, bit in users)
+                if not (may_write and target == folder):
+                    yield f"{name}: {target}"
+
+
 def faults_of_targets(found: Compose, _: Path) -> Iterable[str]:
     """Name every host that Prometheus scrapes or Alertmanager is asked at and that is no service."""
     text = (ROOT / "monitoring/prometheus/prometheus.yml").read_text()
@@ -215,6 +228,7 @@ CHECKS: Final[list[tuple[Check, Callable[[Compose], None]]]] = [
     (faults_of_settings, with_({"STREAMGAUGE_LEESE_S": "1"}, "services", "aggregator", "environment")),
     (faults_of_addresses, without("services", "redis-1", "networks")),
     (faults_of_ranges, with_([{"subnet": "172.30.0.0/24"}], "networks", "front", "ipam", "config")),
+    (faults_of_volumes, with_("0:0", "services", "alloy", "user")),
     (faults_of_targets, without("services", "blackbox")),
     (faults_of_commands, with_(["streamgauge", "agregate"], "services", "aggregator", "command")),
 ]

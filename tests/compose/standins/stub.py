@@ -1,7 +1,11 @@
-"""In the place of a program that Debian lacks: says so on every path of the port that its health check asks."""
+"""In the place of a program that Debian lacks: says so on every path of the port that its health check asks.
+
+It writes to its folder first, as the program would, and ends where it may not.
+"""
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Stub(BaseHTTPRequestHandler):
@@ -15,4 +19,5 @@ class Stub(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+Path(sys.argv[2], "stub").write_text("written")
 ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Stub).serve_forever()
