@@ -11,7 +11,6 @@ import subprocess
 import sys
 import urllib.parse
 from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 
 import asyncpg
@@ -21,6 +20,7 @@ import yaml
 from streamgauge.embedded import PostgresServer, RedisServer
 from streamgauge.processes import free_port, wait_until
 from streamgauge.stack import answers, get
+from tests.composed import compose, settings
 from tests.exporting import writer
 from tests.pipeline import Pipeline
 from tests.watching import FASTER, MONITORING, binary, make_certificate, start_alertmanager, start_prometheus
@@ -80,7 +80,6 @@ async def test_every_metric_that_is_read_is_scraped(
     tmp_path: Path, dsn: str, postgres_server: PostgresServer, redis_server: RedisServer
 ) -> None:
     wanted = read_by_us() - UNSEEN.keys()
-    derived = files("producers").joinpath("reference/derived.toml")
     redis_url = f"redis://127.0.0.1:{redis_server.port}"
     async with writer(dsn) as rows:
         await rows.producer("reference", dropped='{"queue_full": 1}')
@@ -88,7 +87,7 @@ async def test_every_metric_that_is_read_is_scraped(
         await rows.connection.execute(PARKED)
         await rows.connection.execute("SELECT pg_create_physical_replication_slot('seen', true)")
     try:
-        with Pipeline(tmp_path, dsn, redis_url, STREAMGAUGE_DERIVED_FILE=str(derived)) as pipeline:
+        with Pipeline(tmp_path, dsn, redis_url) as pipeline:
             start_services(pipeline)
             targets = start_exporters(pipeline, dsn, redis_server.port)
             prometheus = free_port()
@@ -109,11 +108,16 @@ PARKED = """INSERT INTO parked (shard, stream_id, reason, version, producer_id, 
 
 
 def start_services(pipeline: Pipeline) -> None:
-    """Start the pipeline with a reference replica under traffic, and run the jobs that fill metrics."""
+    """Start the pipeline, set as the compose file sets it, with a reference replica under traffic; run jobs."""
+    services = compose()["services"]
+    for name in ("aggregator", "exporter"):
+        pipeline.env |= settings(services[name])
+    pipeline.env["STREAMGAUGE_EXPORTER_HOST"] = "127.0.0.1"  # without a token it serves nobody else
     pipeline.aggregator()
     pipeline.exporter()
     port = free_port()
-    pipeline.start("emitter-api", sys.executable, "-m", "uvicorn", "producers.api:app", "--port", str(port))
+    api = (sys.executable, "-m", "uvicorn", "producers.api:app", "--port", str(port))
+    pipeline.start("emitter-api", *api, env=settings(services["api-1"]))
     assert wait_until(answers(port, "/healthz"), 30), pipeline.log("emitter-api").read_text()
     url = f"http://127.0.0.1:{port}"
     pipeline.start("emitter-traffic", sys.executable, "-m", "producers.traffic", "--url", url, "--rate", "300")
