@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -150,6 +151,7 @@ def test_what_is_served_is_what_is_emitted(start: Callable[..., Api], redis_url:
 
 def test_a_replica_tells_how_late_its_loop_is_and_what_cpu_it_takes(start: Callable[..., Api], redis_url: str) -> None:
     api = start(REDIS_URL=redis_url, STREAMGAUGE_SERVICE="shop", STREAMGAUGE_RELEASE="7")
+    assert api.get("/listing/1")[0] == 503
     lag = 'event_loop_lag_seconds{service="shop"}'
     assert wait_until(lambda: emitted(redis_url)[lag] >= 15, DEADLINE_S)
     started_at = time.monotonic()
@@ -157,7 +159,18 @@ def test_a_replica_tells_how_late_its_loop_is_and_what_cpu_it_takes(start: Calla
     assert time.monotonic() - started_at < 5
     found = emitted(redis_url)
     assert any(key.startswith("process_cpu_seconds_total{service=") for key in found)
-    assert found['http_request_duration_seconds{method="GET",release="7",route="/healthz",status_class="2xx"}'] >= 1
+    assert (
+        found['http_request_duration_seconds{method="GET",release="7",route="/listing/{number}",status_class="5xx"}']
+        == 1
+    )
+
+
+def test_probes_are_no_traffic(start: Callable[..., Api], redis_url: str) -> None:
+    api = start(REDIS_URL=redis_url)
+    assert [api.get(path)[0] for path in ("/healthz", "/readyz", "/listing/1")] == [200, 200, 503]
+    api.stop()
+    requests = [key for key in emitted(redis_url) if key.startswith(("http_requests_total", "http_request_duration"))]
+    assert {re.findall(r'route="([^"]+)"', key)[0] for key in requests} == {"/listing/{number}"}
 
 
 def test_the_models_serve_as_they_do_offline(start: Callable[..., Api], redis_url: str) -> None:
