@@ -102,12 +102,20 @@ def check_edge(authority: Path) -> str:
 
 
 def check_targets(system: System) -> str:
-    """Prometheus reaches whatever its file names; the stubs are none of its targets."""
+    """Prometheus reaches whatever its file names."""
     reply = system.ask("prometheus_1", "wget -q -O - http://127.0.0.1:9090/api/v1/targets?state=active")
     targets = json.loads(reply)["data"]["activeTargets"]
     down = [f"{one['scrapeUrl']}: {one['lastError']}" for one in targets if one["health"] != "up"]
     assert targets and not down, down
-    return f"{len(targets)} targets up"
+    until(lambda: lowest_probe(system) == "1", BACK_S, "every probe of blackbox_exporter succeeds")
+    return f"{len(targets)} targets up, every probe succeeds"
+
+
+def lowest_probe(system: System) -> str:
+    """Return 1 when each target of blackbox_exporter is as it should be: the edge, its WebSocket, all replicas."""
+    query = "http://127.0.0.1:9090/api/v1/query?query=min(probe_success)"
+    found = json.loads(system.ask("prometheus_1", f"wget -q -O - '{query}'"))["data"]["result"]
+    return str(found[0]["value"][1]) if found else ""
 
 
 def check_logs(system: System) -> str:

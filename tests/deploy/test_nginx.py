@@ -6,6 +6,7 @@ What differs from the file is in `Edge.configure`: ports, folders, the addresses
 import asyncio
 import http.client
 import json
+import re
 import signal
 import socket as sockets_of
 import ssl
@@ -23,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from streamgauge.processes import free_port, wait_until
 from streamgauge.stack import answers, get
 from tests.edge import ROOT, UPSTREAMS, Edge
-from tests.watching import binary
+from tests.watching import MONITORING, binary, substitute
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -98,6 +99,29 @@ def test_every_answer_has_the_headers_and_tells_no_version(edge: Edge) -> None:
 def test_what_is_not_for_outside_is_closed(edge: Edge) -> None:
     assert {path: edge.get(path)[0] for path in SOURCES} == dict.fromkeys(SOURCES, 404)
     assert get(edge.status, "/metrics")[0] == 404
+
+
+def test_the_probes_of_blackbox_exporter_succeed_and_can_fail(edge: Edge) -> None:
+    config = substitute(
+        MONITORING / "blackbox/blackbox.yml",
+        edge.folder,
+        {"/etc/streamgauge/tls/ca.crt": str(edge.folder / "ssl/ca.crt")},
+    )
+    port = free_port()
+    command = (binary("prometheus-blackbox-exporter"), f"--config.file={config}")
+    edge.processes.start("blackbox", *command, f"--web.listen-address=127.0.0.1:{port}")
+    assert wait_until(answers(port, "/-/healthy"), 20), edge.processes.log("blackbox").read_text()
+
+    def probe(module: str, target: str) -> float:
+        _, body = get(port, f"/probe?module={module}&target={target}")
+        return float(re.findall(r"^probe_success (.*)$", body.decode(), re.MULTILINE)[0])
+
+    for module, good, bad in (
+        ("https", f"https://localhost:{edge.tls}/healthz", f"https://localhost:{edge.tls}/metrics"),
+        ("websocket", f"localhost:{edge.tls}", f"localhost:{edge.plain}"),
+        ("ready", f"http://127.0.0.1:{edge.ports[0]}/readyz", f"http://127.0.0.1:{free_port()}/readyz"),
+    ):
+        assert (module, probe(module, good), probe(module, bad)) == (module, 1, 0)
 
 
 def test_large_bodies_are_refused(edge: Edge) -> None:

@@ -88,8 +88,8 @@ async def test_every_metric_that_is_read_is_scraped(
         await rows.connection.execute("SELECT pg_create_physical_replication_slot('seen', true)")
     try:
         with Pipeline(tmp_path, dsn, redis_url) as pipeline:
-            start_services(pipeline)
-            targets = start_exporters(pipeline, dsn, redis_server.port)
+            api = start_services(pipeline)
+            targets = start_exporters(pipeline, dsn, redis_server.port) | {"api": api}
             prometheus = free_port()
             start_prometheus(pipeline, prometheus, FASTER | scrapes(pipeline, prometheus, targets))
             seen = wait_until(lambda: wanted <= known_to(prometheus), 60)
@@ -107,8 +107,8 @@ PARKED = """INSERT INTO parked (shard, stream_id, reason, version, producer_id, 
     VALUES (0, '1-0', 'unknown_history', 1, gen_random_uuid(), 1, 1, '')"""
 
 
-def start_services(pipeline: Pipeline) -> None:
-    """Start the pipeline, set as the compose file sets it, with a reference replica under traffic; run jobs."""
+def start_services(pipeline: Pipeline) -> int:
+    """Start the pipeline, set as the compose file sets it, with an API replica under traffic (its port); run jobs."""
     services = compose()["services"]
     for name in ("aggregator", "exporter"):
         pipeline.env |= settings(services[name])
@@ -125,6 +125,7 @@ def start_services(pipeline: Pipeline) -> None:
         command = [sys.executable, "-m", "streamgauge", "jobs", "run", job, "--wait"]
         run = subprocess.run(command, env=pipeline.env, capture_output=True, text=True, timeout=90)
         assert run.returncode == 0, run.stdout + run.stderr
+    return port
 
 
 def start_exporters(pipeline: Pipeline, dsn: str, redis: int) -> dict[str, int]:
@@ -208,6 +209,7 @@ def scrapes(pipeline: Pipeline, prometheus: int, targets: dict[str, int]) -> dic
         "blackbox:9115": f"127.0.0.1:{targets['blackbox']}",
         '"https://nginx:8443/healthz"': local("edge", scheme="https://"),
         '"nginx:8443"': local("edge"),
+        _listed("http://api-{}:8000/readyz", "1", "2", "3", "4", "5"): f'"http://127.0.0.1:{targets["api"]}/readyz"',
         '"node-exporter:9100"': local("node"),
         '"localhost:9090"': f'"127.0.0.1:{prometheus}"',
     }
