@@ -122,6 +122,7 @@ certificate_of() {
         openssl req -x509 -new -key "$secrets/tls/ca.key" -days 825 -subj "/CN=streamgauge data" \
             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign \
             -out "$secrets/tls/ca.crt"
+        chmod 0400 "$secrets/tls/ca.key"
         chmod 0444 "$secrets/tls/ca.crt"
     fi
     openssl ecparam -name prime256v1 -genkey -noout -out "$folder/postgres.key"

@@ -4,6 +4,7 @@ In: a directory. Out: what rules ask of it. Promise: a file is read once; one th
 """
 
 import re
+import stat
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,16 @@ class Files:
         """Its services, by name."""
         return self.compose["services"]
 
+    def certificate_folders(self) -> list[Path]:
+        """Return the folders of secrets that services mount, or mount a file of: certificates and keys are there."""
+        found: set[Path] = set()
+        for service in self.services.values():
+            for volume in service.get("volumes") or ():
+                source = self.root / str(volume).partition(":")[0]
+                if source.is_relative_to(self.root / "secrets"):
+                    found.add(source.parent if source.suffix else source)
+        return sorted(found)
+
     @cached_property
     def postgresql(self) -> Mapping[str, str]:
         """Settings of postgresql.conf, without quotes."""
@@ -67,6 +78,12 @@ class Files:
             if words and not words[0].startswith("#"):
                 found.setdefault(words[0].lower(), []).append(words[1].strip() if len(words) > 1 else "")
         return found
+
+
+def too_open(path: Path) -> str:
+    """Return the mode of a file that anybody but its owner may read, or anybody may write; empty when none may."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return f"{mode:04o}" if mode & ~0o400 else ""
 
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:

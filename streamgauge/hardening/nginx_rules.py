@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 import ssl
-import stat
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 import crossplane  # pyright: ignore[reportMissingTypeStubs]
 
-from streamgauge.hardening.files import Files
+from streamgauge.hardening.files import Files, too_open
 from streamgauge.hardening.live import ASK_S, EmptyAnswer, Live, Skip
 from streamgauge.hardening.rule import Rule
 
@@ -30,7 +29,6 @@ CLOSED: Final = ("/metrics", "/metrics/self", "/health/detailed", "/api/monitori
 SLOW_S: Final = 15
 LEAST_DAYS: Final = 14
 TIMEOUTS: Final = ("client_header_timeout", "client_body_timeout", "send_timeout")
-KEYS: Final = ("*.key", "*.pem")
 STRANGER: Final = "stranger.invalid"
 
 Block = Mapping[str, Any]
@@ -183,18 +181,17 @@ def _taken_by(path: str, locations: list[Block]) -> Block | None:
 
 def n7(files: Files) -> Iterable[str]:
     """Keys are private; certificates last."""
-    folder = files.root / "nginx/ssl"
-    keys = [path for pattern in KEYS for path in sorted(folder.glob(pattern)) if "PRIVATE KEY" in path.read_text()]
+    folders = files.certificate_folders()
+    keys = [path for folder in folders for path in sorted(folder.glob("*.key"))]
     if not keys:
-        raise Skip("nginx/ssl has no key yet: scripts/bootstrap.sh makes one")
+        raise Skip("no key is made yet: scripts/bootstrap.sh makes them")
     for path in keys:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            yield f"{path.name} has mode {mode:04o}"
-    for path in sorted(folder.glob("*.crt")):
+        if mode := too_open(path):
+            yield f"{path.relative_to(files.root)} has mode {mode}"
+    for path in (path for folder in folders for path in sorted(folder.glob("*.crt"))):
         left = days_left(path)
         if left < LEAST_DAYS:
-            yield f"{path.name} expires in {left:.0f} days"
+            yield f"{path.relative_to(files.root)} expires in {left:.0f} days"
 
 
 def days_left(certificate: Path) -> float:

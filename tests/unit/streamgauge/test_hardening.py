@@ -1,6 +1,7 @@
 """Hardening rules on files: a small deployment that holds every rule, and one deliberate fault for each."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ services:
     user: "101"
     ports: ["80:8080", "443:8443"]
     networks: [front]
+    volumes: ["./secrets/nginx:/etc/nginx/ssl:ro"]
   postgres-primary:
     <<: *safe
     image: postgres:18.1
     cap_add: [CHOWN, SETUID, SETGID]
     networks: [data]
+    volumes: ["./secrets/tls/postgres-primary:/etc/tls:ro", "./secrets/tls/ca.crt:/etc/ca.crt:ro"]
     environment: {POSTGRES_INITDB_ARGS: --data-checksums}
   redis-1: {<<: *safe, image: "redis:8.2", user: "999", networks: [data]}
   sentinel-1: {<<: *safe, image: "redis:8.2", user: "999", networks: [data]}
@@ -78,6 +81,8 @@ http {
 }
 """
 
+KEYS = ("secrets/nginx/server.key", "secrets/tls/postgres-primary/postgres.key", "secrets/tls/ca.key")
+
 GOOD = {
     "docker-compose.scale.yml": COMPOSE,
     "monitoring/prometheus/rules/meta.yml": "- alert: RestartLoop\n",
@@ -117,7 +122,7 @@ user producer on #0123 ~sg:* -@all +xadd +get +time
 user exporter on #0123 %R~* -@all +info +xinfo +config|get
 """,
     "nginx/nginx.conf": NGINX,
-    "nginx/ssl/server.key": "-----BEGIN PRIVATE KEY-----\n",
+    **dict.fromkeys(KEYS, "-----BEGIN PRIVATE KEY-----\n"),
 }
 
 SAFE = "docker-compose.scale.yml"
@@ -130,7 +135,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "D5": (SAFE, ", pids: 100", ""),
     "D6": (SAFE, 'user: "101"', 'user: "0:0"'),
     "D7": (SAFE, "healthcheck: {test: [CMD, check]}", "healthcheck: {disable: true}"),
-    "D8": (SAFE, '    user: "101"', '    user: "101"\n    volumes: ["/var/run/docker.sock:/s:ro"]'),
+    "D8": (SAFE, '["./secrets/nginx', '["/var/run/docker.sock:/s:ro", "./secrets/nginx'),
     "D9": (SAFE, '"80:8080"', '"5432:5432"'),
     "D10": (SAFE, "nginx:1.28", "nginx:latest"),
     "D11": (SAFE, "POSTGRES_PASSWORD_FILE: /run/secrets/x", "POSTGRES_PASSWORD: hunter2"),
@@ -174,7 +179,8 @@ def write(root: Path, change: tuple[str, str, str] | None = None) -> Path:
             assert change[1] in text
             text = text.replace(change[1], change[2], 1)
         path.write_text(text)
-    (root / "nginx/ssl/server.key").chmod(0o400)
+    for name in KEYS:
+        (root / name).chmod(0o400)
     return root
 
 
@@ -215,10 +221,36 @@ def test_a_line_for_connections_without_tls_is_a_fault_unless_it_rejects(tmp_pat
         assert judged(tmp_path)["P2"].status is status
 
 
-def test_a_key_that_others_may_read_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_that_others_may_read_is_found(name: str, tmp_path: Path) -> None:
     write(tmp_path)
-    (tmp_path / "nginx/ssl/server.key").chmod(0o444)
-    assert judged(tmp_path)["N7"].status is Status.FAIL
+    (tmp_path / name).chmod(0o440)
+    found = judged(tmp_path)["N7"]
+    assert (found.status, found.evidence) == (Status.FAIL, f"{name} has mode 0440")
+
+
+def test_a_certificate_that_ends_soon_is_found_where_it_is_mounted_from(tmp_path: Path) -> None:
+    write(tmp_path)
+    for folder, days in (("nginx", 90), ("tls/postgres-primary", 3)):
+        file = tmp_path / "secrets" / folder / "server.crt"
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=a", "-keyout", "/dev/null"]
+        subprocess.run([*make, "-days", str(days), "-out", file], check=True, capture_output=True, timeout=30)
+    found = judged(tmp_path)["N7"]
+    assert found.status is Status.FAIL
+    assert found.evidence == "secrets/tls/postgres-primary/server.crt expires in 3 days"
+
+
+def test_what_bootstrap_makes_is_looked_at(tmp_path: Path) -> None:
+    """Where the script puts keys, and where the rules look for them, is the same place."""
+    root = Path(__file__).parents[3]
+    shutil.copy(root / SAFE, tmp_path)
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "SECRETS": str(tmp_path / "secrets")}
+    subprocess.run([root / "scripts/bootstrap.sh"], env=env, check=True, capture_output=True, timeout=60)
+    assert judged(tmp_path)["N7"].status is Status.PASS
+    for key in sorted((tmp_path / "secrets").rglob("*.key")):
+        key.chmod(0o444)
+        assert f"{key.relative_to(tmp_path)} has mode 0444" in judged(tmp_path)["N7"].evidence
+        key.chmod(0o400)
 
 
 def test_a_missing_file_fails_its_rules_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
