@@ -180,6 +180,15 @@ def faults_of_volumes(found: Compose, _: Path) -> Iterable[str]:
                     yield f"{name}: {target}"
 
 
+def faults_of_host(found: Compose, _: Path) -> Iterable[str]:
+    """Name every service that sees the whole machine and is a user who owns a secret, or root."""
+    services = found["services"]
+    owners = {one["user"].split(":")[0] for one in services.values() if "secrets" in one} | {"0"}
+    for name, service in services.items():
+        if any(volume.split(":")[0] == "/" for volume in service.get("volumes", [])):
+            yield from (f"{name}: {user}" for user in {service["user"].split(":")[0]} & owners)
+
+
 def faults_of_targets(found: Compose, _: Path) -> Iterable[str]:
     """Name every host that Prometheus scrapes or Alertmanager is asked at and that is no service."""
     text = (ROOT / "monitoring/prometheus/prometheus.yml").read_text()
@@ -228,6 +237,7 @@ CHECKS: Final[list[tuple[Check, Callable[[Compose], None]]]] = [
     (faults_of_settings, with_({"STREAMGAUGE_LEESE_S": "1"}, "services", "aggregator", "environment")),
     (faults_of_addresses, without("services", "redis-1", "networks")),
     (faults_of_ranges, with_([{"subnet": "172.30.0.0/24"}], "networks", "front", "ipam", "config")),
+    (faults_of_host, with_("65534:65534", "services", "node-exporter", "user")),
     (faults_of_volumes, with_("0:0", "services", "alloy", "user")),
     (faults_of_targets, without("services", "blackbox")),
     (faults_of_commands, with_(["streamgauge", "agregate"], "services", "aggregator", "command")),
