@@ -129,22 +129,27 @@ start_sentinel() {
     : "${REDIS_NODE:?}" "${REDIS_FIRST_MASTER:?}"
     write_acl "$config/sentinel-users.acl" "$run/sentinel-users.acl"
     own_password=$(password sentinel)
-    if [ ! -s "$data/sentinel.conf" ]; then
-        # Written once: from then on Sentinel keeps there what it knows.
-        sed -e "s/^port .*/port $sentinel_port/" -e "s#^dir .*#dir $data#" \
+    known=$data/sentinel.conf
+    # Sentinel keeps in its file what it knows, from the first start on; what is told from outside is written anew, so
+    # that another password holds after a restart.
+    if [ -s "$known" ]; then
+        grep -vE "^(port|bind|aclfile|sentinel (announce-ip|announce-port|auth-pass|sentinel-pass)) " "$known" >"$known.new"
+    else
+        sed -e "/^port /d" -e "s#^dir .*#dir $data#" \
             -e "s/^sentinel monitor $master_name MASTER 6379/sentinel monitor $master_name $REDIS_FIRST_MASTER $port/" \
-            "$config/sentinel.conf" >"$data/sentinel.conf.new"
-        {
-            echo "bind $REDIS_NODE"
-            echo "aclfile $run/sentinel-users.acl"
-            echo "sentinel announce-ip $REDIS_NODE"
-            echo "sentinel announce-port $sentinel_port"
-            echo "sentinel auth-pass $master_name \"$own_password\""
-            echo "sentinel sentinel-pass \"$own_password\""
-        } >>"$data/sentinel.conf.new"
-        mv "$data/sentinel.conf.new" "$data/sentinel.conf"
+            "$config/sentinel.conf" >"$known.new"
     fi
-    exec redis-server "$data/sentinel.conf" --sentinel
+    {
+        echo "port $sentinel_port"
+        echo "bind $REDIS_NODE"
+        echo "aclfile $run/sentinel-users.acl"
+        echo "sentinel announce-ip $REDIS_NODE"
+        echo "sentinel announce-port $sentinel_port"
+        echo "sentinel auth-pass $master_name \"$own_password\""
+        echo "sentinel sentinel-pass \"$own_password\""
+    } >>"$known.new"
+    mv "$known.new" "$known"
+    exec redis-server "$known" --sentinel
 }
 
 mkdir -p "$run"

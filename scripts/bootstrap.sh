@@ -3,8 +3,10 @@
 #
 #   scripts/bootstrap.sh [NAME…]     NAME: host names for the certificate of nginx, beside localhost
 #
-# What is there is kept: run it again after an upgrade to add what is new. Each file is 0400 and belongs to the user of
-# the service that reads it, which takes root (without it everything belongs to you, and it says so). Certificates are
+# What is there is kept: run it again after an upgrade to add what is new. Files that are made of others (an address with a
+# password in it, a service's own copy) follow these: remove a password, run it again, and all that is made of it is
+# renewed; docs/deployment/compose.md says what to restart. Each file is 0400 and belongs to the user of the service that
+# reads it, which takes root (without it everything belongs to you, and it says so). Certificates are
 # for development: put real ones into secrets/nginx (server.crt with its chain, server.key, ca.crt), and for PostgreSQL
 # into secrets/tls/HOST (postgres.crt, postgres.key) with their authority as secrets/tls/ca.crt.
 set -eu
@@ -44,6 +46,20 @@ keep() {
     own "$2" "$path"
 }
 
+# derive FOLDER/NAME UID: the same for what is made of other files; it is written anew when they changed.
+derive() {
+    path=$secrets/$1
+    mkdir -p "$(dirname "$path")"
+    cat >"$path.new"
+    if cmp -s "$path" "$path.new"; then
+        rm "$path.new"
+        return 0
+    fi
+    if [ -e "$path" ]; then say "$1 is renewed"; fi
+    own "$2" "$path.new"
+    mv "$path.new" "$path"
+}
+
 # The text of a secret of ours.
 text_of() {
     cat "$secrets/$1"
@@ -57,7 +73,7 @@ passwords() {
         random | keep "redis/redis_${name}_password" 999
     done
     random | keep exporter/exporter_token 10001
-    text_of exporter/exporter_token | keep prometheus/exporter_token 65534
+    text_of exporter/exporter_token | derive prometheus/exporter_token 65534
     random | keep grafana/grafana_password 472
 }
 
@@ -69,20 +85,20 @@ redis_url() {
 }
 
 addresses() {
-    redis_url producer | keep api/redis_url 10001
-    printf 'redis://cache:%s@172.30.1.27:6379/0\n' "$(text_of redis/redis_cache_password)" | keep api/cache_url 10001
-    text_of postgres/postgres_api_password | keep api/postgres_password 10001
-    text_of postgres/postgres_owner_password | keep migrate/postgres_password 10001
+    redis_url producer | derive api/redis_url 10001
+    printf 'redis://cache:%s@172.30.1.27:6379/0\n' "$(text_of redis/redis_cache_password)" | derive api/cache_url 10001
+    text_of postgres/postgres_api_password | derive api/postgres_password 10001
+    text_of postgres/postgres_owner_password | derive migrate/postgres_password 10001
     for service in aggregator exporter; do
-        redis_url "$service" | keep "$service/redis_url" 10001
-        text_of "postgres/postgres_${service}_password" | keep "$service/postgres_password" 10001
+        redis_url "$service" | derive "$service/redis_url" 10001
+        text_of "postgres/postgres_${service}_password" | derive "$service/postgres_password" 10001
     done
     password=$(text_of postgres/postgres_exporter_password)
     tls="sslmode=verify-full&sslrootcert=/etc/streamgauge/tls/ca.crt"
     for replica in postgres-replica-1 postgres-replica-2; do
         printf 'postgresql://streamgauge_exporter:%s@%s:5432/streamgauge?%s\n' "$password" "$replica" "$tls"
-    done | keep exporter/postgres_replicas 10001
-    text_of postgres/postgres_metrics_password | keep metrics/postgres_password 65534
+    done | derive exporter/postgres_replicas 10001
+    text_of postgres/postgres_metrics_password | derive metrics/postgres_password 65534
     password=$(text_of redis/redis_metrics_password)
     {
         printf '{'
@@ -90,7 +106,7 @@ addresses() {
             printf '"redis://metrics@%s": "%s", ' "$host" "$password"
         done
         printf '"redis://metrics@sentinel-3:26379": "%s"}\n' "$password"
-    } | keep metrics/redis_passwords 59000
+    } | derive metrics/redis_passwords 59000
 }
 
 # What only you know: made empty of meaning, so that everything starts, and named at the end.
@@ -125,6 +141,7 @@ certificate_of() {
         chmod 0400 "$secrets/tls/ca.key"
         chmod 0444 "$secrets/tls/ca.crt"
     fi
+    rm -f "$folder/postgres.key"
     openssl ecparam -name prime256v1 -genkey -noout -out "$folder/postgres.key"
     openssl req -new -key "$folder/postgres.key" -subj "/CN=$1" -out "$folder/request"
     printf 'subjectAltName=DNS:%s\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n' "$1" >"$folder/extensions"

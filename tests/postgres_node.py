@@ -50,12 +50,19 @@ class Cluster:
         self.port = free_port()
         self.secrets = self.home / "secrets"
         self.certificates = self.home / "tls"
-        self.passwords = {role: secrets.token_urlsafe(16) + ":\\'" for role in (*ROLES, "replication")}
+        self.passwords: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
         for folder in (self.secrets, self.certificates):
             self.make(folder)
+        self.renew_passwords()
+
+    def renew_passwords(self) -> None:
+        """Give every role another password, in the files that nodes read."""
+        self.passwords = {role: secrets.token_urlsafe(16) + ":\\'" for role in (*ROLES, "replication")}
         for role, password in self.passwords.items():
-            self.write(self.secrets / f"postgres_{role}_password", password + "\n")
+            file = self.secrets / f"postgres_{role}_password"
+            file.unlink(missing_ok=True)
+            self.write(file, password + "\n")
 
     def node(self, host: str) -> "Node":
         """Return a node that is not started yet."""

@@ -34,8 +34,7 @@ class Deployment:
         self.passwords = {user: secrets.token_urlsafe(12) for user in USERS}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "secrets").mkdir()
-        for user, password in self.passwords.items():
-            (folder / "secrets" / f"redis_{user}_password").write_text(f"{password}\n")
+        self._write_secrets()
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +42,15 @@ class Deployment:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for address in (*SENTINELS, *STREAMS, CACHE):
             self.kill(address)
+
+    def renew_secrets(self) -> None:
+        """Give every user another password; servers know of it when they are started again."""
+        self.passwords = {user: secrets.token_urlsafe(12) for user in USERS}
+        self._write_secrets()
+
+    def _write_secrets(self) -> None:
+        for user, password in self.passwords.items():
+            (self.folder / "secrets" / f"redis_{user}_password").write_text(f"{password}\n")
 
     def start(self, address: str, kind: str, **settings: str) -> subprocess.Popen[bytes]:
         """Start a server by the entrypoint."""

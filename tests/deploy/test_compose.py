@@ -183,7 +183,8 @@ def faults_of_volumes(found: Compose, _: Path) -> Iterable[str]:
 def faults_of_host(found: Compose, _: Path) -> Iterable[str]:
     """Name every service that sees the whole machine and is a user who owns a secret, or root."""
     services = found["services"]
-    owners = {one["user"].split(":")[0] for one in services.values() if "secrets" in one} | {"0"}
+    reading = [one for one in services.values() if "secrets" in one or "./secrets/" in str(one.get("volumes"))]
+    owners = {one["user"].split(":")[0] for one in reading} | {"0"}
     for name, service in services.items():
         if any(volume.split(":")[0] == "/" for volume in service.get("volumes", [])):
             yield from (f"{name}: {user}" for user in {service["user"].split(":")[0]} & owners)
@@ -281,10 +282,31 @@ def test_secrets_are_made_once_and_readable_by_their_service_only(secrets: Path)
     assert "ca.key" not in mounted
 
 
+def test_a_password_that_was_removed_is_made_anew_and_all_that_is_made_of_it(secrets: Path) -> None:
+    before = {path: path.read_text() for path in secrets.rglob("*") if path.is_file()}
+    gone = [secrets / "redis/redis_producer_password", secrets / "postgres/postgres_exporter_password"]
+    gone.append(secrets / "exporter/exporter_token")
+    for path in gone:
+        path.unlink()
+    assert "3 files made" in run_bootstrap(secrets)
+    after = {path: path.read_text() for path in secrets.rglob("*") if path.is_file()}
+    renewed = {str(path.relative_to(secrets)) for path, text in after.items() if text != before[path]}
+    made_of_it = {
+        "api/redis_url",
+        "exporter/postgres_password",
+        "exporter/postgres_replicas",
+        "prometheus/exporter_token",
+    }
+    assert renewed == made_of_it | {str(path.relative_to(secrets)) for path in gone}
+    assert {path.stat().st_mode & 0o777 for path in after if path.suffix != ".crt"} == {0o400}
+    old = [before[path].strip() for path in gone]
+    assert not [path for path, text in after.items() if any(one in text for one in old)]
+
+
 def test_the_users_of_secrets_are_those_of_the_services() -> None:
     """bootstrap.sh gives each file to a number: that of the service which mounts it."""
     text = (ROOT / "scripts/bootstrap.sh").read_text()
-    given = dict(re.findall(r"keep \"?([\w/${}]+)\"? (\d+)", text))
+    given = dict(re.findall(r"\| (?:keep|derive) \"?([\w/${}]+)\"? (\d+)", text))
     found = compose()
     wanted: dict[str, set[str]] = {}
     for service in found["services"].values():

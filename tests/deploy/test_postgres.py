@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.debian_postgres import BINARIES, is_installed
-from tests.postgres_node import Cluster, Node, until
+from tests.postgres_node import DATABASE, Cluster, Node, until
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -139,6 +139,17 @@ def test_no_password_is_in_the_log(cluster: Cluster, primary: Node) -> None:
     for password in cluster.passwords.values():
         # Without its end, which a statement would hold in quotes.
         assert password[:16] not in said
+
+
+def test_other_passwords_hold_when_roles_are_made_again(cluster: Cluster, primary: Node, replica: Node) -> None:
+    old = cluster.address("exporter", ONE)
+    cluster.renew_passwords()
+    primary.ask([str(DATABASE / "init-primary.sh")])
+    assert "password authentication failed" in ask(cluster, old)
+    assert ask(cluster, cluster.address("exporter", ONE)) == "streamgauge_exporter"
+    replica.stop()
+    replica.open_replica(ONE)
+    follows(replica, primary, "with_another_password")
 
 
 def test_a_copy_that_was_cut_off_is_begun_again(cluster: Cluster, primary: Node) -> None:

@@ -309,6 +309,32 @@ def switches_on_purpose(made: Deployment) -> None:
     assert wait_until(lambda: made.master() != former, 60), made.log(SENTINELS[0]).read_text()
 
 
+def test_after_a_restart_other_passwords_hold_and_a_failover_works(tmp_path: Path) -> None:
+    """Sentinels keep a file of their own with passwords in it: what the secrets say wins."""
+    with Deployment(tmp_path) as made:
+        made.open()
+        with made.client("admin") as client:
+            client.xadd(KEY, {"b": "x"})
+            assert client.wait(2, 5000) == 2
+        before, former = dict(made.passwords), made.master()
+        for address in (*SENTINELS, *STREAMS):
+            made.kill(address, signal.SIGTERM)
+        made.renew_secrets()
+        made.open()
+        for address in SENTINELS:
+            told = (tmp_path / address / "data/sentinel.conf").read_text()
+            assert before["sentinel"] not in told
+            assert told.count(made.passwords["sentinel"]) == 2
+        old = redis.Redis(host=former, port=made.port, username="admin", password=before["admin"], protocol=2)
+        with old, pytest.raises(AuthenticationError):
+            old.ping()
+        former = made.master()
+        made.kill(former)
+        assert wait_until(lambda: made.master() != former, 60), made.log(SENTINELS[0]).read_text()
+        with made.client("admin", made.master()) as client:
+            assert client.xlen(KEY) == 1
+
+
 def test_a_missing_secret_is_named(tmp_path: Path) -> None:
     with Deployment(tmp_path) as made:
         (tmp_path / "secrets/redis_producer_password").unlink()
