@@ -4,7 +4,9 @@ The exporter, Prometheus and Alertmanager are real; the mail server and the Slac
 differs from the files is in the `changes` of the test, and nothing else.
 """
 
+import http.client
 import json
+import shutil
 import ssl
 import subprocess
 import threading
@@ -22,7 +24,15 @@ from streamgauge.processes import free_port, wait_until
 from streamgauge.stack import get
 from tests.exporting import writer
 from tests.pipeline import Pipeline
-from tests.watching import FASTER, MONITORING, binary, make_certificate, start_alertmanager, start_prometheus
+from tests.watching import (
+    FASTER,
+    MONITORING,
+    binary,
+    make_certificate,
+    start_alertmanager,
+    start_prometheus,
+    substitute,
+)
 
 ROUTES = [
     ({"alertname": "Watchdog", "severity": "none"}, "watchdog"),
@@ -50,6 +60,81 @@ def test_configurations_are_accepted(tmp_path: Path) -> None:
     for command in (amtool, promtool, blackbox):
         run = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert run.returncode == 0, run.stdout + run.stderr
+
+
+Labels = dict[str, str]
+
+
+def alert(name: str, severity: str, family: str, **more: str) -> Labels:
+    """Return the labels of an alert."""
+    return {"alertname": name, "severity": severity, "family": family, **more}
+
+
+def unknown(kind: str) -> Labels:
+    return alert("ComponentUnknown", "warning", "components", kind=kind, component=f"one of {kind}")
+
+
+SNAPSHOT = alert("SnapshotOld", "warning", "exporters")
+INHIBITED: dict[str, tuple[Labels, list[Labels], list[Labels]]] = {
+    "a warning beside the critical one of its family": (
+        alert("ApiErrorBudgetFastBurn", "critical", "api-errors"),
+        [alert("ApiErrorBudgetSlowBurn", "warning", "api-errors")],
+        [alert("EventLoopLag", "warning", "api-latency"), alert("Other", "critical", "api-errors")],
+    ),
+    "the same object only": (
+        alert("RedisDown", "critical", "redis", instance="redis-1"),
+        [alert("RedisMemoryHigh", "warning", "redis", instance="redis-1")],
+        [alert("RedisFsyncDelayed", "warning", "redis", instance="redis-2")],
+    ),
+    "one node of PostgreSQL explains what is said of PostgreSQL": (
+        alert("PostgresDown", "critical", "postgres-node", instance="postgres-exporter-replica-1:9187"),
+        [unknown("replicas"), unknown("database")],
+        [unknown("streams"), SNAPSHOT],
+    ),
+    "without a primary nobody knows anything": (
+        alert("PostgresNotOnePrimary", "critical", "postgres-primary"),
+        [unknown("streams"), SNAPSHOT],
+        [alert("ComponentDown", "critical", "components")],
+    ),
+    "without an aggregator nothing is committed": (
+        alert("AggregatorsMissing", "critical", "aggregators"),
+        [alert("CommitsStalled", "critical", "commits"), alert("StreamBacklogGrows", "warning", "backlog")],
+        [alert("EventsLost", "critical", "loss")],
+    ),
+}
+"""What fires; what it explains, so that nobody is told of it; what is told all the same."""
+
+
+@pytest.mark.parametrize("why", INHIBITED)
+def test_an_alert_that_another_explains_is_inhibited_and_no_other(why: str, tmp_path: Path) -> None:
+    source, explained, told = INHIBITED[why]
+    port = free_port()
+    with Pipeline(tmp_path, "postgresql://nobody@127.0.0.1:1/none", "redis://127.0.0.1:1") as pipeline:
+        for name in ("smtp_password", "slack_url", "watchdog_token"):
+            (tmp_path / name).write_text("http://127.0.0.1:9/")
+        templates = str(MONITORING / "alertmanager/templates")
+        changes = {"/run/secrets": str(tmp_path), "/etc/alertmanager/templates": templates}
+        start_alertmanager(pipeline, port, changes)
+        post_alerts(port, [source, *explained, *told])
+        wanted = [one["alertname"] + one.get("kind", "") for one in explained]
+        assert wait_until(lambda: inhibited(port) >= set(wanted), 20), inhibited(port)
+        assert inhibited(port) == set(wanted)
+
+
+def inhibited(port: int) -> set[str]:
+    """Return which alerts are told to nobody, by name and kind."""
+    _, body = get(port, "/api/v2/alerts")
+    silent = [one["labels"] for one in json.loads(body) if one["status"]["inhibitedBy"]]
+    return {labels["alertname"] + labels.get("kind", "") for labels in silent}
+
+
+def post_alerts(port: int, alerts: list[Labels]) -> None:
+    """Tell Alertmanager of alerts, as Prometheus would."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    body = json.dumps([{"labels": labels} for labels in alerts])
+    connection.request("POST", "/api/v2/alerts", body, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 class Mail:
@@ -120,8 +205,11 @@ def web_sink() -> Generator[tuple[list[tuple[str, str, Any]], int], None, None]:
 
 
 @pytest.mark.timeout(120)
-async def test_loss_is_told_by_mail_and_to_slack(tmp_path: Path, dsn: str, redis_url: str) -> None:
-    """Events that a producer dropped: PostgreSQL, exporter, rule, route, mail and Slack; the watchdog beside it."""
+async def test_loss_is_told_by_mail_and_to_slack_and_escalated(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    """Events that a producer dropped: PostgreSQL, exporter, rule, route, mail and Slack; the watchdog beside it.
+
+    What nobody ends is told to the second address: after 30 minutes, which are made 2 seconds here.
+    """
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     token = "a-token-of-the-test"
@@ -146,8 +234,11 @@ async def test_loss_is_told_by_mail_and_to_slack(tmp_path: Path, dsn: str, redis
         }
         with Pipeline(tmp_path, dsn, redis_url, **settings) as pipeline:
             start_alertmanager(pipeline, alertmanager, changes)
+            rules = tmp_path / "rules"
+            shutil.copytree(MONITORING / "prometheus/rules", rules)
+            substitute(rules / "meta.yml", rules, {f"for: 30m{ESCALATES}": f"for: 2s{ESCALATES}"})
             changes = FASTER | {
-                "/etc/prometheus/rules": str(MONITORING / "prometheus/rules"),
+                "/etc/prometheus/rules": str(rules),
                 '"alertmanager:9093"': f'"127.0.0.1:{alertmanager}"',
                 '"exporter:9464"': f'"127.0.0.1:{pipeline.port}"',
                 "/run/secrets": str(secrets),
@@ -159,16 +250,22 @@ async def test_loss_is_told_by_mail_and_to_slack(tmp_path: Path, dsn: str, redis
                 assert wait_until(lambda: dropped_at(prometheus) == 1, 30), pipeline.log("prometheus").read_text()
                 await rows.connection.execute(DROP_MORE, number)
             assert wait_until(lambda: any("on-call@example.org" in to for to, _ in mail.letters), 60), posts
+            lead = "on-call-lead@example.org"
+            assert wait_until(lambda: any(lead in to for to, _ in mail.letters), 60), mail.letters
             assert wait_until(lambda: {"/slack", "/watchdog"} <= {path for path, _, _ in posts}, 30), posts
-    letter = next(text for _, text in mail.letters if "EventsDropped" in text)
+    letter = next(text for to, text in mail.letters if "on-call@example.org" in to)
     assert "Subject: [FIRING" in letter
     assert "reference dropped" in letter
     assert "docs/runbooks/pipeline.md#eventsdropped" in letter
+    escalated = next(text for to, text in mail.letters if lead in to)
+    assert "Subject: ESCALATION: [FIRING" in escalated
+    assert "EventsDropped fires for 30 minutes and nobody has ended it" in escalated
     told = next(body for path, _, body in posts if path == "/slack" and "EventsDropped" in json.dumps(body))
     assert told["channel"] == "#streamgauge"
     assert ("/watchdog", "Bearer a-watchdog-token") in {(path, access) for path, access, _ in posts}
 
 
+ESCALATES = '\n        labels: { severity: critical, escalation: "2" }'
 DROP_MORE = """UPDATE producers SET dropped = '{"queue_full": 40}' WHERE producer_no = $1"""
 
 
