@@ -7,6 +7,7 @@ waited for; SIGTERM and Ctrl-C end it after the request under way.
 
 import argparse
 import http.client
+import random
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
 from producers.reference.models import DATA
@@ -33,7 +34,25 @@ TURNS: Final = ("intent", "seller", "score", "intent", "listing", "seller", "int
 PATHS: Final = {"intent": "/intent/decode", "seller": "/seller/qualify", "score": "/score"}
 JSON: Final = {"Content-Type": "application/json"}
 
+RESTARTS: Final = 1012
+"""Close code of a WebSocket: the server restarts, others are there (RFC 6455's registry)."""
+
+BROKEN: Final = 1006
+SPREAD_S: Final = 5.0
+LONGEST_S: Final = 30.0
+
 Request = tuple[str, str, bytes | None]
+
+
+def reconnect_delay_s(code: int, tries: int, draw: float) -> float:
+    """Return how long a client waits before it opens its WebSocket again, by the code it was closed with (seconds).
+
+    `tries` in vain came before; `draw` is random, in [0, 1): whoever was closed together must not come back together.
+    After a restart others are ready; of a failure nobody knows how long it lasts.
+    """
+    if code == RESTARTS:
+        return draw * SPREAD_S
+    return min(LONGEST_S, 2.0 ** min(tries, 10)) * (0.5 + draw)
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -71,6 +90,8 @@ class Traffic:
         self.connection = http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
         self.statuses: Counter[str] = Counter()
         self.sessions = 0
+        self._tries = 0
+        self._converse_at = 0.0
 
     def ask(self, request: Request) -> None:
         """Send one request and read its answer; an API that is away is given a pause."""
@@ -85,7 +106,9 @@ class Traffic:
             self._pause()
 
     def converse(self, messages: Sequence[str]) -> None:
-        """Open a WebSocket, say some messages, read the answers, close."""
+        """Open a WebSocket, say some messages, read the answers, close; after a failure not before it is time."""
+        if time.monotonic() < self._converse_at:
+            return
         try:
             with connect(
                 f"ws://{self.host}:{self.port}/ws", open_timeout=TIMEOUT_S, close_timeout=TIMEOUT_S, proxy=None
@@ -94,8 +117,13 @@ class Traffic:
                     socket.send(message)
                     socket.recv(timeout=TIMEOUT_S)
             self.sessions += 1
-        except (OSError, WebSocketException):
-            self._pause()
+            self._tries = 0
+        except (OSError, WebSocketException) as error:
+            code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else BROKEN
+            delay_s = reconnect_delay_s(code, self._tries, random.random())  # noqa: S311 (no secret)
+            self._converse_at = time.monotonic() + delay_s
+            self._tries += 1
+            self.statuses["away"] += 1
 
     def _pause(self) -> None:
         self.statuses["away"] += 1

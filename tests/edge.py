@@ -7,7 +7,7 @@ import http.client
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from streamgauge.processes import free_port, wait_until
 from streamgauge.stack import answers
+from tests.composed import command, compose
 from tests.pipeline import Pipeline
 from tests.watching import binary
 
@@ -23,15 +24,30 @@ CONF: Final = ROOT / "nginx/nginx.conf"
 UPSTREAMS: Final = 5
 """As many replicas as our file names."""
 
+HEADERS: Final = (
+    "strict-transport-security",
+    "x-content-type-options",
+    "x-frame-options",
+    "referrer-policy",
+    "content-security-policy",
+    "x-request-id",
+)
+NOWHERE: Final = "postgresql://nobody@127.0.0.1:1/none"
+
+
+def lacking(headers: Collection[str]) -> list[str]:
+    """Return what every answer must have and this one has not; names are in lower case."""
+    return [name for name in HEADERS if name not in headers]
+
 
 class Edge:
     """nginx and its replicas."""
 
-    def __init__(self, folder: Path, redis_url: str, replicas: int = UPSTREAMS) -> None:
+    def __init__(self, folder: Path, redis_url: str, replicas: int = UPSTREAMS, dsn: str = NOWHERE) -> None:
         self.folder = folder
         self.tls, self.plain, self.status = free_port(), free_port(), free_port()
         self.ports = [free_port() for _ in range(replicas)]
-        self.processes = Pipeline(folder, "postgresql://nobody@127.0.0.1:1/none", redis_url)
+        self.processes = Pipeline(folder, dsn, redis_url)
         self.context = ssl.create_default_context()
 
     def open(self) -> None:
@@ -68,17 +84,25 @@ class Edge:
         return path
 
     def start_replica(self, number: int) -> None:
-        """Start one replica; it believes nginx about the client's address."""
-        port = self.ports[number]
-        command = (sys.executable, "-m", "uvicorn", "producers.api:app", "--port", str(port))
+        """Start one replica by the compose file's command; it believes nginx about the client's address."""
+        changes = {"0.0.0.0": "127.0.0.1", "8000": str(self.ports[number])}
+        words = command(compose()["services"]["api-1"])
+        assert changes.keys() <= set(words)
+        started = (sys.executable, "-m", *(changes.get(word, word) for word in words))
         settings = {"FORWARDED_ALLOW_IPS": "127.0.0.1", "REFERENCE_WS_ORIGINS": "https://ours.example"}
-        self.processes.start(f"replica-{number}", *command, env=settings)
+        self.processes.start(f"replica-{number}", *started, env=settings)
+
+    def connect(self, source: str = "127.0.0.1") -> http.client.HTTPSConnection:
+        """Return a connection with TLS, from an address: limits are for each."""
+        return http.client.HTTPSConnection(
+            "localhost", self.tls, context=self.context, timeout=10, source_address=(source, 0)
+        )
 
     def get(
         self, path: str, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, str]]:
         """Ask through nginx with TLS."""
-        connection = http.client.HTTPSConnection("localhost", self.tls, context=self.context, timeout=10)
+        connection = self.connect()
         try:
             connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
             answer = connection.getresponse()
