@@ -338,7 +338,8 @@ COUNTERS: Final = {
     PROXY: f"        location = /stub_status {{ stub_status; }}\n{PROXY}",
 }
 EDGE_FAULTS: Final[list[tuple[str, dict[str, str], str]]] = [
-    ("N1", OLD_TLS, "TLSv1_1 is accepted"),
+    ("N1", OLD_TLS, "TLSv1_1 with"),
+    ("N1", {"ssl_ciphers ": "ssl_ciphers ECDHE-ECDSA-AES128-SHA:"}, "TLSv1_2 with ECDHE-ECDSA-AES128-SHA is accepted"),
     ("N1", {"return 301 https://$host$request_uri": "return 404"}, "answers 404 and does not lead to https"),
     ("N2", {PROXY: PROXY.replace("proxy", "add_header X-Mine 1; proxy")}, "comes without strict-transport-security"),
     ("N3", {"server_tokens off": "server_tokens on"}, "Server: nginx/"),

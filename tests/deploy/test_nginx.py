@@ -61,6 +61,14 @@ def test_http_leads_to_https_and_old_tls_is_refused(edge: Edge) -> None:
         assert (run.returncode == 0) is is_spoken, version
 
 
+def test_a_cipher_that_is_not_listed_is_refused(edge: Edge) -> None:
+    where = ["-connect", f"127.0.0.1:{edge.tls}", "-servername", "localhost", "-tls1_2"]
+    for cipher, is_spoken in (("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA", False)):
+        command = ["openssl", "s_client", *where, "-cipher", f"{cipher}:@SECLEVEL=0"]
+        run = subprocess.run(command, input=b"", capture_output=True, timeout=20)
+        assert (run.returncode == 0) is is_spoken, cipher
+
+
 def test_http2_is_spoken(edge: Edge) -> None:
     context = ssl.create_default_context(cafile=edge.folder / "ssl/ca.crt")
     context.set_alpn_protocols(["h2", "http/1.1"])

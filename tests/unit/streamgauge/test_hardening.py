@@ -1,6 +1,7 @@
 """Hardening rules on files: a small deployment that holds every rule, and one deliberate fault for each."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from streamgauge.hardening.__main__ import RULES, check_files, main
+from streamgauge.hardening.nginx_rules import CIPHERS
 from streamgauge.hardening.report import exit_code
 from streamgauge.hardening.rule import Status, Verdict
 
@@ -211,6 +213,20 @@ def test_a_fault_is_found_by_its_rule_alone(name: str, tmp_path: Path) -> None:
     assert found[name].evidence
     assert found[name].fix
     assert exit_code(list(found.values())) == int(found[name].severity == "critical" or name in ALSO)
+
+
+def test_a_cipher_that_mozilla_does_not_list_is_found(tmp_path: Path) -> None:
+    good = "ECDHE-RSA-AES128-GCM-SHA256"
+    for cipher in ("ECDHE-RSA-AES128-SHA256", "HIGH", "DHE-RSA-AES128-GCM-SHA256"):
+        found = judged(write(tmp_path, ("nginx/nginx.conf", good, f"{good}:{cipher}")))["N1"]
+        assert (found.status, found.evidence) == (Status.FAIL, f"allows {cipher}")
+
+
+def test_what_is_shipped_allows_the_ciphers_of_mozillas_intermediate_configuration() -> None:
+    text = (Path(__file__).parents[3] / "nginx/nginx.conf").read_text()
+    (told,) = re.findall(r"^\s*ssl_ciphers (.*);$", text, re.MULTILINE)
+    assert told.split(":") == list(CIPHERS)
+    assert len(CIPHERS) == 6
 
 
 def test_a_line_for_connections_without_tls_is_a_fault_unless_it_rejects(tmp_path: Path) -> None:
