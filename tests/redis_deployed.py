@@ -23,6 +23,8 @@ USERS: Final = (
 STREAMS: Final = ("127.0.0.21", "127.0.0.22", "127.0.0.23")
 SENTINELS: Final = ("127.0.0.24", "127.0.0.25", "127.0.0.26")
 CACHE: Final = "127.0.0.27"
+ELECTED_S: Final = 150.0
+"""A vote that no Sentinel wins, as on a busy machine, is repeated after two of their failover time-outs of 60 s."""
 
 
 class Deployment:

@@ -37,6 +37,8 @@ PANELS: Final = [
 ]
 QUERIES: Final = [*PANELS, *(rule["expr"] for rule in RULES)]
 MATCHER: Final = r'(\w+)\s*(=~|!=|!~|=)\s*"((?:[^"\\]|\\.)*)"'
+NGINX: Final = (MONITORING.parent / "nginx/nginx.conf").read_text()
+LOGQL: Final = {"sum", "count_over_time", "absent_over_time", "json", "__error__"}
 LEVELS: Final = {"INFO", "WARNING", "ERROR", "CRITICAL"}
 
 Labels = Mapping[str, str]
@@ -95,6 +97,36 @@ def test_each_query_finds_lines_of_some_service(query: str) -> None:
     for selector in selectors(query):
         assert any(matches(selector, labels) for labels in written), selector
         assert not any(matches(selector, labels) for labels in labelled(["streamgauge-api-1-1"])), selector
+
+
+def faults_of_syntax(query: str) -> list[str]:
+    """Say what is no LogQL of the kind we use: brackets, functions, ranges, labels. Loki itself is not at hand."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', query)
+    found: list[str] = []
+    opened: list[str] = []
+    for sign in bare:
+        if sign in "([{":
+            opened.append(sign)
+        elif sign in ")]}" and (not opened or opened.pop() + sign not in ("()", "[]", "{}")):
+            found.append(f"{sign} closes nothing")
+    found += [f"{sign} is not closed" for sign in opened]
+    found += [
+        f"[{one}] is no range" for one in re.findall(r"\[([^\]]*)\]", bare) if not re.fullmatch(r"\d+[smhd]", one)
+    ]
+    grouped = {name.strip() for names in re.findall(r"\bby \(([^)]*)\)", bare) for name in names.split(",")}
+    fields = re.findall(r'"(\w+)":', NGINX) if "| json" in bare else []
+    found += [f"no line has the label {name}" for name in grouped - {"job", "service", "level", *fields}]
+    rest = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\bby \([^)]*\)", " ", bare)
+    found += [f"{word} is not known" for word in re.findall(r"[a-z_]+", rest) if word not in LOGQL]
+    return found
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_each_query_is_logql_as_far_as_can_be_told(query: str) -> None:
+    assert faults_of_syntax(query) == []
+    for right, wrong in (("{", ""), ("[", ""), ("count_over_time", "count_over"), ("by (", "by (pod, "), ("m]", "]")):
+        if right in query:
+            assert faults_of_syntax(query.replace(right, wrong, 1)), wrong
 
 
 def test_levels_are_the_ones_that_services_write() -> None:

@@ -83,7 +83,7 @@ def test_the_files_say_nothing_that_postgresql_does_not_understand(primary: Node
 
 
 def test_a_role_comes_in_with_its_password_over_tls(cluster: Cluster) -> None:
-    for role in ("owner", "aggregator", "exporter", "optimizer", "metrics"):
+    for role in ("owner", "aggregator", "exporter", "optimizer", "metrics", "api"):
         assert ask(cluster, cluster.address(role, ONE)) == f"streamgauge_{role}"
 
 

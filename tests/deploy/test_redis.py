@@ -1,6 +1,6 @@
-"""The Redis that is deployed, from our files and entrypoint: users, a failover under load, a master that comes back.
+"""The Redis that is deployed, from our files and entrypoint: a failover under load, a master that comes back.
 
-Promise: what each service needs works as its user and is never refused; what must be refused is refused.
+Promise: services work as their users and are never refused anything. What users may is in test_redis_users.py.
 """
 
 import json
@@ -17,13 +17,14 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from contract.streams import CACHE_TTL_KEY, GROUP, SHARD_COUNT_KEY, full_key, stream_key
+from contract.streams import stream_key
 from streamgauge.processes import wait_until
 from streamgauge.stack import get
+from tests.integration.test_check_config import check, verdicts
 from tests.pipeline import Pipeline
-from tests.redis_deployed import CACHE, FILES, SENTINELS, STREAMS, Deployment
+from tests.redis_deployed import CACHE, ELECTED_S, FILES, SENTINELS, STREAMS, Deployment
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 KEY = stream_key(0)
 
@@ -36,101 +37,15 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         yield made
 
 
-ALLOWED = [
-    ("producer", ("XADD", KEY, "*", "b", "x")),
-    ("producer", ("GET", full_key(0))),
-    ("producer", ("GET", SHARD_COUNT_KEY)),
-    ("producer", ("HGETALL", CACHE_TTL_KEY)),
-    ("producer", ("TIME",)),
-    ("aggregator", ("XREADGROUP", "GROUP", GROUP, "c", "COUNT", "1", "STREAMS", KEY, ">")),
-    ("aggregator", ("XTRIM", KEY, "MINID", "0")),
-    ("aggregator", ("HSET", CACHE_TTL_KEY, "listing", "60")),
-    ("aggregator", ("LATENCY", "LATEST")),
-    ("exporter", ("XINFO", "STREAM", KEY)),
-    ("exporter", ("EVAL", "return #redis.call('XRANGE', KEYS[1], '-', '+')", "1", KEY)),
-    ("metrics", ("CONFIG", "GET", "maxmemory")),
-    ("metrics", ("XINFO", "GROUPS", KEY)),
-    ("health", ("PING",)),
-]
-REFUSED = [
-    ("producer", ("XTRIM", KEY, "MAXLEN", "0")),
-    ("producer", ("XADD", "other", "*", "b", "x")),
-    ("producer", ("XRANGE", KEY, "-", "+")),
-    ("producer", ("XGROUP", "DESTROY", KEY, GROUP)),
-    ("producer", ("SET", SHARD_COUNT_KEY, "64")),
-    ("producer", ("SET", KEY, "x")),
-    ("producer", ("DEL", KEY)),
-    ("producer", ("HSET", CACHE_TTL_KEY, "listing", "1")),
-    ("producer", ("EVAL", "return 1", "0")),
-    ("producer", ("FLUSHALL",)),
-    ("producer", ("CONFIG", "GET", "*")),
-    ("producer", ("KEYS", "*")),
-    ("aggregator", ("FLUSHALL",)),
-    ("aggregator", ("CONFIG", "SET", "maxmemory", "1")),
-    ("aggregator", ("SET", "other", "x")),
-    ("aggregator", ("EVAL", "return redis.call('FLUSHALL')", "0")),
-    ("aggregator", ("SHUTDOWN",)),
-    ("aggregator", ("XGROUP", "DESTROY", KEY, GROUP)),
-    ("exporter", ("XADD", KEY, "*", "b", "x")),
-    ("exporter", ("XACK", KEY, GROUP, "0-1")),
-    ("exporter", ("EVAL", "return redis.call('DEL', KEYS[1])", "1", KEY)),
-    ("exporter", ("SET", SHARD_COUNT_KEY, "64")),
-    ("metrics", ("GET", SHARD_COUNT_KEY)),
-    ("metrics", ("CONFIG", "SET", "maxmemory", "1")),
-    ("health", ("INFO",)),
-    ("replica", ("GET", SHARD_COUNT_KEY)),
-    ("replica", ("FLUSHALL",)),
-    ("cache", ("GET", SHARD_COUNT_KEY)),
-    ("cache", ("XADD", KEY, "*", "b", "x")),
-    ("cache", ("FLUSHALL",)),
-    ("sentinel", ("GET", SHARD_COUNT_KEY)),
-    ("sentinel", ("CONFIG", "SET", "maxmemory", "1")),
-    ("sentinel", ("FLUSHALL",)),
-]
-
-
-def named(value: str | tuple[str, ...]) -> str:
-    """Return a short name of a parameter."""
-    return value if isinstance(value, str) else " ".join(value)[:40]
-
-
-@pytest.mark.parametrize(("user", "command"), ALLOWED, ids=named)
-def test_what_a_service_needs_is_allowed(deployment: Deployment, user: str, command: tuple[str, ...]) -> None:
-    prepare(deployment)
-    with deployment.client(user) as client:
-        client.execute_command(*command)
-
-
-@pytest.mark.parametrize(("user", "command"), REFUSED, ids=named)
-def test_what_a_service_does_not_need_is_refused(deployment: Deployment, user: str, command: tuple[str, ...]) -> None:
-    prepare(deployment)
-    with deployment.client(user) as client, pytest.raises((NoPermissionError, redis.ResponseError)) as refused:
-        client.execute_command(*command)
-    said = str(refused.value)
-    assert "permission" in said or "can't run this command" in said or "can't access" in said, said
-
-
-def test_every_user_but_the_admin_is_refused_something() -> None:
-    users = {line.split()[1] for line in (FILES / "users.acl").read_text().splitlines() if line.startswith("user ")}
-    assert users - {"default", "admin"} == {user for user, _ in REFUSED}
-
-
-def prepare(deployment: Deployment) -> None:
-    """Make the stream with its group, once."""
-    with deployment.client("admin") as client:
-        if not client.exists(KEY) or not client.xinfo_groups(KEY):
-            client.xgroup_create(KEY, GROUP, "0", mkstream=True)
-
-
-def test_a_stranger_gets_nothing(deployment: Deployment) -> None:
-    with deployment.client(None) as client, pytest.raises(AuthenticationError):
-        client.ping()
-    with deployment.sentinel(None) as client, pytest.raises(AuthenticationError):
-        client.ping()
-    with deployment.sentinel("client") as client, pytest.raises(NoPermissionError):
-        client.execute_command("SENTINEL", "FAILOVER", "streams")
-    with deployment.sentinel("client") as client, pytest.raises(NoPermissionError):
-        client.execute_command("SENTINEL", "SET", "streams", "quorum", "1")
+def test_check_config_looks_at_the_master_that_sentinels_name(deployment: Deployment, dsn: str, tmp_path: Path) -> None:
+    where = {"POSTGRES_DSN": dsn, "REDIS_URL": deployment.url("aggregator")}
+    run = check("--format", "json", STREAMGAUGE_HOME=str(tmp_path), **where)
+    found = {name: one["status"] for name, one in verdicts(run).items() if name.startswith("RE-")}
+    assert set(found.values()) == {"pass"}, run.stdout
+    assert len(found) == 6
+    wrong = where["REDIS_URL"].replace("/streams?", "/nobody?")
+    run = check(STREAMGAUGE_HOME=str(tmp_path), **(where | {"REDIS_URL": wrong}))
+    assert (run.returncode, "a server is away" in run.stderr) == (1, True), run.stderr
 
 
 def test_no_password_stands_in_a_file_that_the_acl_is_read_from(deployment: Deployment) -> None:
@@ -218,7 +133,7 @@ def test_services_work_as_their_users_and_a_failover_under_load_loses_only_what_
         assert wait_until(lambda: length(deployment) > 20, 30), services.log("load").read_text()
         before = deployment.master()
         deployment.kill(before, signal.SIGKILL)
-        assert wait_until(lambda: deployment.master() != before, 60), deployment.log(SENTINELS[0]).read_text()
+        assert wait_until(lambda: deployment.master() != before, ELECTED_S), deployment.log(SENTINELS[0]).read_text()
         load.wait(120)
         told = json.loads(services.log("load").read_text().splitlines()[-1])
         assert told["sent"] == told["accepted"] == 600_000
@@ -282,7 +197,7 @@ def test_a_master_that_lost_its_disk_does_not_empty_its_replicas(tmp_path: Path)
         made.kill(former)
         shutil.rmtree(tmp_path / former / "data")
         made.start(former, "streams")
-        assert wait_until(lambda: made.master() != former, 60), made.log(former).read_text()
+        assert wait_until(lambda: made.master() != former, ELECTED_S), made.log(former).read_text()
         assert wait_until(lambda: made.replicas() == 2, 60), made.log(former).read_text()
         for address in STREAMS:
             with made.client("admin", address) as client:
@@ -306,7 +221,7 @@ def switches_on_purpose(made: Deployment) -> None:
                 return False
 
     assert wait_until(accepted, 60), made.log(SENTINELS[0]).read_text()
-    assert wait_until(lambda: made.master() != former, 60), made.log(SENTINELS[0]).read_text()
+    assert wait_until(lambda: made.master() != former, ELECTED_S), made.log(SENTINELS[0]).read_text()
 
 
 def test_after_a_restart_other_passwords_hold_and_a_failover_works(tmp_path: Path) -> None:
@@ -330,7 +245,7 @@ def test_after_a_restart_other_passwords_hold_and_a_failover_works(tmp_path: Pat
             old.ping()
         former = made.master()
         made.kill(former)
-        assert wait_until(lambda: made.master() != former, 60), made.log(SENTINELS[0]).read_text()
+        assert wait_until(lambda: made.master() != former, ELECTED_S), made.log(SENTINELS[0]).read_text()
         with made.client("admin", made.master()) as client:
             assert client.xlen(KEY) == 1
 

@@ -26,6 +26,7 @@ from producers.sender import open_link as open_sender_link
 from producers.settings import Settings as SenderSettings
 from streamgauge.loadtest import compare_oracle
 from tests.exporting import exporter
+from tests.integration.test_check_config import check, verdicts
 from tests.integration.test_monitor import components
 from tests.pipeline import Pipeline
 from tests.redis_cluster import MASTERS, PASSWORD, RedisCluster, until
@@ -37,7 +38,7 @@ pytestmark = [
 
 USERS = Path(__file__).parents[2] / "redis" / "users.acl"
 SHARDS = 4
-EVENTS = 40_000
+EVENTS = 100_000
 RATE = 5_000
 PRODUCERS = 4
 DEADLINE_S = 90.0
@@ -173,6 +174,13 @@ async def test_the_monitor_names_each_node_and_what_is_away(cluster: RedisCluste
                 found = await components(client)
         assert found[f"redis node 127.0.0.1:{killed}"]["status"] == "degraded"
         assert found[f"redis node 127.0.0.1:{taken}"]["reason"] == "no replica would take over its slots"
+
+
+def test_check_config_looks_at_a_cluster(cluster: RedisCluster, dsn: str, tmp_path: Path) -> None:
+    run = check("--format", "json", STREAMGAUGE_HOME=str(tmp_path), POSTGRES_DSN=dsn, REDIS_URL=cluster.url)
+    found = {name: one["status"] for name, one in verdicts(run).items() if name.startswith("RE-")}
+    assert set(found.values()) == {"pass"}, run.stdout
+    assert len(found) == 6
 
 
 async def test_shipped_users_may_do_on_a_cluster_what_they_do_on_one_server(cluster: RedisCluster) -> None:

@@ -323,6 +323,22 @@ def test_traffic_survives_an_api_that_is_away() -> None:
     assert done.stdout.startswith("0 requests answered (away: ")
 
 
+def test_a_replica_that_is_told_to_stop_counts_its_open_sockets_as_1012(
+    start: Callable[..., Api], redis_url: str
+) -> None:
+    api = start(REDIS_URL=redis_url)
+    with connect(f"ws://127.0.0.1:{api.port}/ws", proxy=None) as session:
+        session.send("hello")
+        session.recv(timeout=DEADLINE_S)
+        api.stop()
+        with pytest.raises(ConnectionClosedError) as closed:
+            session.recv(timeout=DEADLINE_S)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+    sessions = {key: n for key, n in emitted(redis_url).items() if key.startswith("websocket_sessions_total")}
+    assert sessions == {'websocket_sessions_total{code="1012",route="/ws"}': 1}
+
+
 def test_a_bad_websocket_message_closes_with_1007(start: Callable[..., Api], redis_url: str) -> None:
     api = start(REDIS_URL=redis_url)
     with connect(f"ws://127.0.0.1:{api.port}/ws", proxy=None) as session:
