@@ -1,10 +1,12 @@
-"""docker-compose.scale.yml for tests that run a service as it says: its services, commands and settings.
+"""docker-compose.scale.yml for tests that run a service as it says: its services, commands, settings and secrets.
 
 In: the file. Out: what a container would get, with paths of this machine where the file mounts something of ours.
 Promise: nothing is made up: what is not in the file is not in the answer.
 """
 
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -20,6 +22,13 @@ Compose = dict[str, Any]
 def compose() -> Compose:
     """Return the file, parsed anew."""
     return yaml.safe_load(FILE.read_text())
+
+
+def bootstrap(folder: Path) -> str:
+    """Make secrets and certificates in a folder; returns what the script says."""
+    command = [ROOT / "scripts/bootstrap.sh", "api.example.org"]
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "SECRETS": str(folder)}
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=60).stderr
 
 
 def ours(found: Compose) -> dict[str, Any]:

@@ -83,6 +83,8 @@ def run_all(home: Path) -> None:
             f"{len(images.pinned(found))} stand-in images and our own from the Dockerfile",
             lambda: images.make_images(engine.docker, found, *make),
         )
+        ours = found["services"]["migrate"]["image"]
+        step("what our image adds to its base", lambda: images.check_size(engine.docker, ours))
         print(f"  STUBS, not run: {', '.join(images.STUBS)}")
         try:
             exercise(System(engine, project), project / "secrets/nginx/ca.crt")

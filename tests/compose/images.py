@@ -54,6 +54,9 @@ FOLDERS: Final = {
 }
 """Folders that a new volume takes its owner and mode from, as the real images have them."""
 
+MOST_BYTES: Final = 250_000_000
+"""What our image may add to its base: an interpreter's packages, no compiler, no cache, no tests."""
+
 Run = Callable[..., str]
 
 
@@ -163,12 +166,25 @@ def make_images(docker: Run, found: dict[str, Any], root: Path, wheels: Path, fo
     docker("build", "-q", "-t", found["services"]["migrate"]["image"], str(ROOT))
 
 
+def check_size(docker: Run, image: str) -> str:
+    """What our image adds to the one that it begins with; the base itself is a stand-in here, and another size."""
+    sizes = [int(docker("image", "inspect", "-f", "{{.Size}}", name)) for name in (image, first_image())]
+    added_bytes = sizes[0] - sizes[1]
+    assert 0 < added_bytes <= MOST_BYTES, f"{added_bytes / 1e6:.0f} MB, {MOST_BYTES / 1e6:.0f} are allowed"
+    return f"{added_bytes / 1e6:.0f} MB"
+
+
+def first_image() -> str:
+    """Return the image that the Dockerfile begins with."""
+    (begins,) = {line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("FROM")}
+    return begins
+
+
 def _make_python(docker: Run, wheels: Path, folder: Path) -> None:
     """Make the stand-in of the image that the Dockerfile begins with: pip finds its wheels there and nowhere else."""
-    (begins,) = {line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("FROM")}
     (folder / "wheels").mkdir()
     for wheel in wheels.iterdir():
         os.link(wheel, folder / "wheels" / wheel.name)
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
     (folder / "Dockerfile").write_text(f"FROM {BASE}\nCOPY wheels /wheels\nCOPY pip.conf /etc/pip.conf\n")
-    docker("build", "-q", "-t", begins, str(folder))
+    docker("build", "-q", "-t", first_image(), str(folder))

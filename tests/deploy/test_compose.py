@@ -17,11 +17,14 @@ from typing import Any, Final, cast
 import pytest
 import yaml
 
+from aggregator import service as aggregator
 from database.settings import KNOWN_NAMES, PostgresSettings, RedisSettings
+from exporter import service as exporter
+from producers.asgi import STOP_DEADLINE_S
 from streamgauge.commands import COMMANDS
 from streamgauge.hardening.files import environment
 from tests.compose import images
-from tests.composed import FILE, Compose, compose
+from tests.composed import FILE, Compose, bootstrap, compose
 from tests.watching import ROOT, binary
 
 OURS: Final = ("api-", "aggregator", "exporter", "migrate")
@@ -41,19 +44,23 @@ PROGRAMS: Final = {
 }
 """What images are known to hold that health checks call, by how an image's name begins."""
 
+NEEDS: Final = {
+    "nginx": {f"api-{number}" for number in range(1, 6)},
+    "api-": {"sentinel-1", "redis-cache"},
+    "migrate": {"postgres-primary"},
+    "aggregator": {"migrate", "sentinel-1"},
+    "exporter": {"migrate", "sentinel-1"},
+    "postgres-replica-": {"postgres-primary"},
+}
+"""Who waits for whom, by how a service's name begins."""
+
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What bootstrap.sh makes."""
     folder = tmp_path_factory.mktemp("bootstrap") / "secrets"
-    run_bootstrap(folder)
+    bootstrap(folder)
     return folder
-
-
-def run_bootstrap(folder: Path) -> str:
-    command = [ROOT / "scripts/bootstrap.sh", "api.example.org"]
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "SECRETS": str(folder)}
-    return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=60).stderr
 
 
 def test_compose_accepts_the_file(tmp_path: Path) -> None:
@@ -205,6 +212,33 @@ def faults_of_commands(found: Compose, _: Path) -> Iterable[str]:
                 yield f"{name}: {shlex.join(words)}"
 
 
+def faults_of_order(found: Compose, _: Path) -> Iterable[str]:
+    """Name who does not wait for what it needs to be well, and who waits for something that never tells."""
+    services = found["services"]
+    for name, service in services.items():
+        waits = {other: told["condition"] for other, told in service.get("depends_on", {}).items()}
+        needs = {need for start, needed in NEEDS.items() if name.startswith(start) for need in needed}
+        yield from (f"{name} does not wait for {need}" for need in needs - waits.keys())
+        for other, condition in waits.items():
+            runs_once = services[other]["restart"].startswith("on-failure")
+            if condition != ("service_completed_successfully" if runs_once else "service_healthy"):
+                yield f"{name}: {other} {condition}"
+
+
+def faults_of_ends(found: Compose, _: Path) -> Iterable[str]:
+    """Name every service that is killed before its program would have ended by itself."""
+    (at_nginx,) = re.findall(r"worker_shutdown_timeout (\d+)s", (ROOT / "nginx/nginx.conf").read_text())
+    command = found["services"]["api-1"]["command"]
+    of_api = int(command[command.index("--timeout-graceful-shutdown") + 1]) + STOP_DEADLINE_S
+    own_s = {"api-": of_api, "aggregator": aggregator.STOP_GRACE_S, "exporter": exporter.STOP_GRACE_S}
+    own_s |= {"nginx": float(at_nginx), "postgres-primary": 60.0, "postgres-replica": 60.0, "redis-": 10.0, "": 5.0}
+    for name, service in found["services"].items():
+        longest_s = max(needed_s for start, needed_s in own_s.items() if name.startswith(start))
+        told = re.fullmatch(r"(\d+)s", service.get("stop_grace_period", ""))
+        if told is None or float(told[1]) <= longest_s:
+            yield f"{name}: {service.get('stop_grace_period')}"
+
+
 def without(*path: str) -> Callable[[Compose], None]:
     """Return a fault: something is taken away."""
 
@@ -239,6 +273,10 @@ CHECKS: Final[list[tuple[Check, Callable[[Compose], None]]]] = [
     (faults_of_addresses, without("services", "redis-1", "networks")),
     (faults_of_ranges, with_([{"subnet": "172.30.0.0/24"}], "networks", "front", "ipam", "config")),
     (faults_of_host, with_("65534:65534", "services", "node-exporter", "user")),
+    (faults_of_order, without("services", "nginx", "depends_on", "api-4")),
+    (faults_of_order, with_("service_started", "services", "api-1", "depends_on", "sentinel-1", "condition")),
+    (faults_of_ends, with_("10s", "services", "api-2", "stop_grace_period")),
+    (faults_of_ends, without("services", "loki", "stop_grace_period")),
     (faults_of_volumes, with_("0:0", "services", "alloy", "user")),
     (faults_of_targets, without("services", "blackbox")),
     (faults_of_commands, with_(["streamgauge", "agregate"], "services", "aggregator", "command")),
@@ -268,57 +306,6 @@ def test_a_lock_is_read_for_another_python() -> None:
     kept = images.for_python(lock)
     assert [line.split()[0] for line in kept.splitlines()] == ["old==1", "--hash=sha256:1", "any==3", "--hash=sha256:3"]
     assert ";" not in kept
-
-
-def test_secrets_are_made_once_and_readable_by_their_service_only(secrets: Path) -> None:
-    before = {path: path.read_bytes() for path in secrets.rglob("*") if path.is_file()}
-    assert "0 files made" in run_bootstrap(secrets)
-    assert {path: path.read_bytes() for path in secrets.rglob("*") if path.is_file()} == before
-    public = {".crt"}
-    modes = {path.name: path.stat().st_mode & 0o777 for path in before if path.suffix not in public}
-    assert set(modes.values()) == {0o400}
-    assert all(b"\n" not in content.rstrip(b"\n") for path, content in before.items() if path.name.endswith("password"))
-    mounted = yaml.safe_dump(compose())
-    assert "ca.key" not in mounted
-
-
-def test_a_password_that_was_removed_is_made_anew_and_all_that_is_made_of_it(secrets: Path) -> None:
-    before = {path: path.read_text() for path in secrets.rglob("*") if path.is_file()}
-    gone = [secrets / "redis/redis_producer_password", secrets / "postgres/postgres_exporter_password"]
-    gone.append(secrets / "exporter/exporter_token")
-    for path in gone:
-        path.unlink()
-    assert "3 files made" in run_bootstrap(secrets)
-    after = {path: path.read_text() for path in secrets.rglob("*") if path.is_file()}
-    renewed = {str(path.relative_to(secrets)) for path, text in after.items() if text != before[path]}
-    made_of_it = {
-        "api/redis_url",
-        "exporter/postgres_password",
-        "exporter/postgres_replicas",
-        "prometheus/exporter_token",
-    }
-    assert renewed == made_of_it | {str(path.relative_to(secrets)) for path in gone}
-    assert {path.stat().st_mode & 0o777 for path in after if path.suffix != ".crt"} == {0o400}
-    old = [before[path].strip() for path in gone]
-    assert not [path for path, text in after.items() if any(one in text for one in old)]
-
-
-def test_the_users_of_secrets_are_those_of_the_services() -> None:
-    """bootstrap.sh gives each file to a number: that of the service which mounts it."""
-    text = (ROOT / "scripts/bootstrap.sh").read_text()
-    given = dict(re.findall(r"\| (?:keep|derive) \"?([\w/${}]+)\"? (\d+)", text))
-    found = compose()
-    wanted: dict[str, set[str]] = {}
-    for service in found["services"].values():
-        for one in service.get("secrets", []):
-            source = one if isinstance(one, str) else one["source"]
-            wanted.setdefault(found["secrets"][source]["file"].removeprefix("./secrets/"), set()).add(
-                service["user"].partition(":")[0]
-            )
-    patterns = {re.compile(re.sub(r"\$\{?\w+\}?", r"\\w+", name) + "$"): uid for name, uid in given.items()}
-    for file, users in wanted.items():
-        exact = {given[file]} if file in given else set[str]()
-        assert (exact or {uid for pattern, uid in patterns.items() if pattern.match(file)}) == users, file
 
 
 def test_the_image_is_built_from_what_is_locked_and_holds_no_secret() -> None:
