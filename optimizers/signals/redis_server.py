@@ -30,7 +30,7 @@ class Server(NamedTuple):
     delayed_fsyncs: int | None
     """Since the run before; None as above, and where nothing tells: without an append-only file."""
     worst_ms: float | None
-    """Longest stall of the last hour that LATENCY knows; None: it is not monitored."""
+    """Longest stall of the last hour that LATENCY knows; None: it never noted one, or does not watch."""
     buffer_bytes: int | None
     """Held for clients that do not read fast enough, replicas among them; None: not told."""
     tells_fsyncs: bool = True
@@ -56,7 +56,7 @@ def _unknown(server: Server) -> list[str]:
         "evictions, the next run can compare": server.evicted is None,
         "delayed writes, the next run can compare": server.delayed_fsyncs is None and server.tells_fsyncs,
         "delayed writes, Redis does not tell without an append-only file": not server.tells_fsyncs,
-        "stalls, latency-monitor-threshold is 0 or may not be read": server.worst_ms is None,
+        "stalls, none was noted yet, or latency-monitor-threshold is 0": server.worst_ms is None,
         "buffers of clients, Redis does not tell": server.buffer_bytes is None,
     }
     return [reason for reason, is_so in reasons.items() if is_so]

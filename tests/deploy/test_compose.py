@@ -73,6 +73,20 @@ def test_compose_accepts_the_file(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60).returncode != 0
 
 
+def test_all_nodes_hear_of_a_promotion_as_the_runbook_says(tmp_path: Path) -> None:
+    runbook = (ROOT / "docs/runbooks/promote-postgresql.md").read_text()
+    (line,) = re.findall(r"^echo (\S+) >>\.env$", runbook, re.MULTILINE)
+    (tmp_path / ".env").write_text(line.replace("NODE-2", "postgres-replica-1") + "\n")
+    text = FILE.read_text().replace("name: streamgauge\n", "", 1)
+    (tmp_path / "docker-compose.yml").write_text(text)
+    command = [binary("docker-compose"), "config"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    services: Compose = yaml.safe_load(run.stdout)["services"]
+    nodes = {name: one for name, one in services.items() if name.startswith("postgres-") and "exporter" not in name}
+    assert {one["environment"]["POSTGRES_PRIMARY_HOST"] for one in nodes.values()} == {"postgres-replica-1"}
+    assert len(nodes) == 3
+
+
 def test_the_services_are_those_of_the_plan() -> None:
     services = compose()["services"]
     count = {start: sum(name.startswith(start) for name in services) for start in ("api-", "redis-", "sentinel-")}

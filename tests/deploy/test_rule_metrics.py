@@ -20,7 +20,7 @@ import yaml
 from streamgauge.embedded import PostgresServer, RedisServer
 from streamgauge.processes import free_port, wait_until
 from streamgauge.stack import answers, get
-from tests.composed import compose, settings
+from tests.composed import command, compose, settings
 from tests.exporting import writer
 from tests.pipeline import Pipeline
 from tests.watching import FASTER, MONITORING, binary, make_certificate, start_alertmanager, start_prometheus
@@ -122,8 +122,8 @@ def start_services(pipeline: Pipeline) -> int:
     url = f"http://127.0.0.1:{port}"
     pipeline.start("emitter-traffic", sys.executable, "-m", "producers.traffic", "--url", url, "--rate", "300")
     for job in ("run_optimization", "recalibrate_thresholds"):
-        command = [sys.executable, "-m", "streamgauge", "jobs", "run", job, "--wait"]
-        run = subprocess.run(command, env=pipeline.env, capture_output=True, text=True, timeout=90)
+        asked = [sys.executable, "-m", "streamgauge", "jobs", "run", job, "--wait"]
+        run = subprocess.run(asked, env=pipeline.env, capture_output=True, text=True, timeout=90)
         assert run.returncode == 0, run.stdout + run.stderr
     return port
 
@@ -142,7 +142,8 @@ def start_exporters(pipeline: Pipeline, dsn: str, redis: int) -> dict[str, int]:
     source = {"DATA_SOURCE_NAME": libpq(dsn)}
     postgres = (binary("prometheus-postgres-exporter"), queries, *quiet, listen["postgres"])
     pipeline.start("postgres", *postgres, env=source)
-    pipeline.start("redis", binary("prometheus-redis-exporter"), listen["redis"].replace("--web", "-web"))
+    options = [word for word in command(compose()["services"]["redis-exporter"]) if "password" not in word]
+    pipeline.start("redis", binary("prometheus-redis-exporter"), *options, listen["redis"].replace("--web", "-web"))
     pipeline.start("node", binary("prometheus-node-exporter"), listen["node"])
     start_edge(pipeline, ports, listen["blackbox"])
     secrets = {"/run/secrets": str(folder), "/etc/alertmanager/templates": str(MONITORING / "alertmanager/templates")}

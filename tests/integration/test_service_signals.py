@@ -303,6 +303,31 @@ async def test_what_info_lacks_is_none(dsn: str, redis_url: str, pool: Pool) -> 
     assert (server.buffer_bytes, server.delayed_fsyncs, server.tells_fsyncs) == (None, None, False)
 
 
+async def test_a_stall_is_told_by_what_latency_noted_and_no_setting_is_read(
+    dsn: str, redis_url: str, pool: Pool, stream: Any
+) -> None:
+    """As a user who may not CONFIG GET, which would show him passwords."""
+    stream.acl_setuser("looks", enabled=True, nopass=True, commands=["+time", "+latency|latest"])
+    stream.execute_command("LATENCY RESET")
+    url = redis_url.replace("redis://", "redis://looks:@")
+    link = open_link(read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn, "REDIS_URL": url}))
+    info = stream.info()
+    try:
+        async with acquire(pool) as connection:
+            assert (await read_server(connection, link, info)).worst_ms is None
+            stream.config_set("latency-monitor-threshold", 5)
+            stream.eval("local at = redis.call('TIME') repeat local now = redis.call('TIME') "
+                        "until (now[1] - at[1]) * 1000000 + now[2] - at[2] > 50000", 0)  # fmt: skip
+            stalled_ms = (await read_server(connection, link, info)).worst_ms
+    finally:
+        await link.aclose()
+        stream.config_set("latency-monitor-threshold", 0)
+        stream.execute_command("LATENCY RESET")
+        stream.acl_deluser("looks")
+    assert stalled_ms is not None
+    assert stalled_ms >= 40
+
+
 EMIT = """
 import time
 from streamgauge import Counter
