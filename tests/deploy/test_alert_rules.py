@@ -36,6 +36,7 @@ def test_every_alert_has_both_cases() -> None:
     assert len(ALERTS) >= 40
     assert CASES.keys() == ALERTS.keys()
     assert {name for name, cases in CASES.items() if "silent" not in cases} == {ALWAYS}
+    assert all("fires" in cases for cases in CASES.values())
 
 
 @pytest.mark.parametrize("name", sorted(ALERTS))
@@ -50,7 +51,7 @@ def test_alert_fires_and_stays_silent(name: str, tmp_path: Path) -> None:
 
 
 def _case(name: str, how: str, case: dict[str, Any]) -> dict[str, Any]:
-    firing = [{"labels": "{}", "value": case.get("count", 1)}] if how == "fires" else []
+    firing = [{"labels": "{}", "value": case.get("count", 1)}] if how.startswith("fires") else []
     look = {"eval_time": case["at"], "expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}})'}
     return {
         "name": f"{name} {how}",
