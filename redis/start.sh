@@ -1,7 +1,7 @@
 #!/bin/sh
 # The entrypoint of every Redis of a deployment: start.sh streams | cache | sentinel
 #
-# It writes the ACL file from redis/users.acl with the hashes of the passwords (no password stands in it), and the node's
+# It writes the ACL file from redis/users.acl (cache-users.acl, sentinel-users.acl) with the hashes of the passwords (no password stands in it), and the node's
 # own settings, then runs the server. A node of the streams asks the Sentinels who the master is and follows it, so that
 # a former master that comes back does not become a second one. When no Sentinel answers, a node with data waits for one;
 # at the very first start REDIS_FIRST_MASTER is the master. A master that lost its disk waits until another was elected:
@@ -114,7 +114,7 @@ start_streams() {
 }
 
 start_cache() {
-    write_acl "$config/users.acl" "$run/users.acl"
+    write_acl "$config/cache-users.acl" "$run/users.acl"
     {
         echo "include $config/cache.conf"
         echo "port $port"

@@ -15,6 +15,7 @@ from typing import Any, Final, Self, cast
 import redis
 
 from streamgauge.processes import free_port, start, stop, wait_until
+from tests.composed import compose
 
 FILES: Final = Path(__file__).parents[1] / "redis"
 USERS: Final = (
@@ -23,6 +24,9 @@ USERS: Final = (
 STREAMS: Final = ("127.0.0.21", "127.0.0.22", "127.0.0.23")
 SENTINELS: Final = ("127.0.0.24", "127.0.0.25", "127.0.0.26")
 CACHE: Final = "127.0.0.27"
+KINDS: Final = {"streams": "redis-1", "cache": "redis-cache", "sentinel": "sentinel-1"}
+"""Arguments of start.sh, and a service that is started with each."""
+
 ELECTED_S: Final = 150.0
 """A vote that no Sentinel wins, as on a busy machine, is repeated after two of their failover time-outs of 60 s."""
 
@@ -50,9 +54,17 @@ class Deployment:
         self.passwords = {user: secrets.token_urlsafe(12) for user in USERS}
         self._write_secrets()
 
+    def secrets(self, kind: str) -> Path:
+        """Return the folder of what a kind of server is given: what the compose file names for it, and nothing else."""
+        return self.folder / "secrets" / kind
+
     def _write_secrets(self) -> None:
-        for user, password in self.passwords.items():
-            (self.folder / "secrets" / f"redis_{user}_password").write_text(f"{password}\n")
+        services = compose()["services"]
+        for kind, service in KINDS.items():
+            self.secrets(kind).mkdir(exist_ok=True)
+            for name in services[service]["secrets"]:
+                user = name.removeprefix("redis_").removesuffix("_password")
+                (self.secrets(kind) / name).write_text(f"{self.passwords[user]}\n")
 
     def start(self, address: str, kind: str, **settings: str) -> subprocess.Popen[bytes]:
         """Start a server by the entrypoint."""
@@ -66,7 +78,7 @@ class Deployment:
             "REDIS_CONFIG": str(FILES),
             "REDIS_DATA": str(home / "data"),
             "REDIS_RUN": str(home / "run"),
-            "REDIS_SECRETS": str(self.folder / "secrets"),
+            "REDIS_SECRETS": str(self.secrets(kind)),
             "REDIS_PORT": str(self.port),
             "REDIS_SENTINEL_PORT": str(self.sentinel_port),
         }
@@ -147,3 +159,11 @@ class Deployment:
             if (told["num-other-sentinels"], told["num-slaves"]) != (2, 2):
                 return False
         return True
+
+
+def answers(client: Any) -> bool:
+    """Whether a server answers."""
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False

@@ -22,7 +22,7 @@ from streamgauge.processes import wait_until
 from streamgauge.stack import get
 from tests.integration.test_check_config import check, verdicts
 from tests.pipeline import Pipeline
-from tests.redis_deployed import CACHE, ELECTED_S, FILES, SENTINELS, STREAMS, Deployment
+from tests.redis_deployed import CACHE, ELECTED_S, FILES, SENTINELS, STREAMS, Deployment, answers
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -58,7 +58,8 @@ def test_no_password_stands_in_a_file_that_the_acl_is_read_from(deployment: Depl
 def test_the_health_check_that_the_docs_give_tells_running_from_not(deployment: Deployment, address: str) -> None:
     text = (FILES.parent / "docs/deployment/redis.md").read_text()
     command = text.split("## Health check")[1].split("```sh\n")[1].split("```")[0]
-    command = command.replace("/run/secrets", str(deployment.folder / "secrets"))
+    kind = "sentinel" if address in SENTINELS else "streams"
+    command = command.replace("/run/secrets", str(deployment.secrets(kind)))
     port = deployment.sentinel_port if address in SENTINELS else deployment.port
     for node, code in ((address, 0), ("127.0.0.99", 1)):
         env = {"PATH": os.environ["PATH"], "REDIS_NODE": node, "PORT": str(port)}
@@ -73,14 +74,6 @@ def test_the_cache_is_a_server_of_its_own(deployment: Deployment) -> None:
             client.get(KEY)
     with deployment.client("admin", CACHE) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lfu"}
-
-
-def answers(client: Any) -> bool:
-    """Whether a server answers."""
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 def refusals(deployment: Deployment) -> list[Any]:
@@ -252,6 +245,6 @@ def test_after_a_restart_other_passwords_hold_and_a_failover_works(tmp_path: Pat
 
 def test_a_missing_secret_is_named(tmp_path: Path) -> None:
     with Deployment(tmp_path) as made:
-        (tmp_path / "secrets/redis_producer_password").unlink()
+        (made.secrets("streams") / "redis_producer_password").unlink()
         assert made.start(STREAMS[0], "streams").wait(30) == 1
         assert "redis_producer_password" in made.log(STREAMS[0]).read_text()

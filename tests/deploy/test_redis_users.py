@@ -10,7 +10,8 @@ import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from contract.streams import CACHE_TTL_KEY, GROUP, SHARD_COUNT_KEY, full_key, stream_key
-from tests.redis_deployed import FILES, Deployment
+from streamgauge.processes import wait_until
+from tests.redis_deployed import CACHE, FILES, STREAMS, Deployment, answers
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -21,6 +22,9 @@ KEY = stream_key(0)
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with Deployment(tmp_path_factory.mktemp("redis")) as made:
         made.open()
+        made.start(CACHE, "cache")
+        with made.client("health", CACHE) as client:
+            assert wait_until(lambda: answers(client), 10)
         yield made
 
 
@@ -70,9 +74,6 @@ REFUSED = [
     ("health", ("INFO",)),
     ("replica", ("GET", SHARD_COUNT_KEY)),
     ("replica", ("FLUSHALL",)),
-    ("cache", ("GET", SHARD_COUNT_KEY)),
-    ("cache", ("XADD", KEY, "*", "b", "x")),
-    ("cache", ("FLUSHALL",)),
     ("sentinel", ("GET", SHARD_COUNT_KEY)),
     ("sentinel", ("CONFIG", "SET", "maxmemory", "1")),
     ("sentinel", ("FLUSHALL",)),
@@ -98,6 +99,43 @@ def test_what_a_service_does_not_need_is_refused(deployment: Deployment, user: s
         client.execute_command(*command)
     said = str(refused.value)
     assert "permission" in said or "can't run this command" in said or "can't access" in said, said
+
+
+CACHE_ALLOWED = [
+    ("cache", ("SET", "reference_app:listing:1", "x", "EX", "5")),
+    ("cache", ("GET", "reference_app:listing:1")),
+    ("metrics", ("INFO",)),
+    ("health", ("PING",)),
+]
+CACHE_REFUSED = [
+    ("cache", ("GET", SHARD_COUNT_KEY)),
+    ("cache", ("XADD", KEY, "*", "b", "x")),
+    ("cache", ("FLUSHALL",)),
+    ("cache", ("KEYS", "*")),
+    ("metrics", ("GET", "reference_app:listing:1")),
+    ("metrics", ("CONFIG", "GET", "maxmemory")),
+    ("health", ("INFO",)),
+]
+
+
+@pytest.mark.parametrize(("user", "command"), CACHE_ALLOWED, ids=named)
+def test_what_is_needed_of_the_cache_is_allowed(deployment: Deployment, user: str, command: tuple[str, ...]) -> None:
+    with deployment.client(user, CACHE) as client:
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize(("user", "command"), CACHE_REFUSED, ids=named)
+def test_what_is_not_needed_of_the_cache_is_refused(
+    deployment: Deployment, user: str, command: tuple[str, ...]
+) -> None:
+    with deployment.client(user, CACHE) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+def test_a_user_of_the_streams_is_none_of_the_cache_and_the_other_way_round(deployment: Deployment) -> None:
+    for user, address in (("cache", STREAMS[0]), ("producer", CACHE), ("aggregator", CACHE), ("replica", CACHE)):
+        with deployment.client(user, address) as client, pytest.raises(AuthenticationError):
+            client.ping()
 
 
 SENTINEL_ALLOWED = [
@@ -137,16 +175,16 @@ def test_what_is_not_needed_of_a_sentinel_is_refused(
         client.execute_command(*command)
 
 
-def test_each_user_of_a_sentinel_is_tried() -> None:
-    lines = (FILES / "sentinel-users.acl").read_text().splitlines()
-    # Sentinels are each other's equals, and the admin may do everything.
-    users = {line.split()[1] for line in lines if line.startswith("user ")} - {"default", "admin", "sentinel"}
-    assert users == {user for user, _ in SENTINEL_ALLOWED} == {user for user, _ in SENTINEL_REFUSED}
+def test_each_user_is_tried() -> None:
+    def users(name: str) -> set[str]:
+        lines = (FILES / name).read_text().splitlines()
+        return {line.split()[1] for line in lines if line.startswith("user ")} - {"default", "admin"}
 
-
-def test_every_user_but_the_admin_is_refused_something() -> None:
-    users = {line.split()[1] for line in (FILES / "users.acl").read_text().splitlines() if line.startswith("user ")}
-    assert users - {"default", "admin"} == {user for user, _ in REFUSED}
+    assert users("users.acl") == {user for user, _ in REFUSED}
+    assert users("cache-users.acl") == {user for user, _ in CACHE_ALLOWED} == {user for user, _ in CACHE_REFUSED}
+    # Sentinels are each other's equals.
+    tried = {user for user, _ in SENTINEL_ALLOWED}
+    assert users("sentinel-users.acl") - {"sentinel"} == tried == {user for user, _ in SENTINEL_REFUSED}
 
 
 def prepare(deployment: Deployment) -> None:
