@@ -66,7 +66,7 @@ bench: $(READY) ## print each number beside its goal and its peer (minutes)
 bench-full: $(READY) ## the same with full sizes (long)
 	@$(BIN)/python -m benchmarks --full
 
-LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-header --no-emit-index-url --no-emit-find-links --quiet --upgrade
 
 sbom: $(READY) ## list what is shipped in dist/sbom.cdx.json (CycloneDX): versions, hashes, licences
@@ -75,9 +75,10 @@ sbom: $(READY) ## list what is shipped in dist/sbom.cdx.json (CycloneDX): versio
 audit-dependencies: $(READY) ## ask for known advisories against what is shipped (needs the network)
 	@scripts/audit-dependencies.sh
 
-lock: $(READY) ## resolve requirements.lock and services.lock anew (needs the network)
-	@$(LOCK) --extra dev -o requirements.lock
-	@$(LOCK) --extra services -c requirements.lock -o services.lock
+lock: $(READY) ## resolve requirements.lock, services.lock and build.lock anew (needs the network)
+	@$(LOCK) pyproject.toml --extra dev -o requirements.lock
+	@$(LOCK) pyproject.toml --extra services -c requirements.lock -o services.lock
+	@echo 'hatchling>=1.27' | $(LOCK) - -c requirements.lock -o build.lock
 
 clean: ## remove the environment, caches and builds; data under .streamgauge stays
 	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis

@@ -84,6 +84,15 @@ redis_url() {
     printf 'redis+sentinel://%s:%s@%s/streams?%s\n' "$1" "$(text_of "redis/redis_$1_password")" "$hosts" "$access"
 }
 
+# replicas ROLE PREFIX: the addresses of PostgreSQL's replicas as a role, a line each.
+replicas() {
+    password=$(text_of "postgres/postgres_$1_password")
+    tls="sslmode=verify-full&sslrootcert=/etc/streamgauge/tls/ca.crt"
+    for replica in postgres-replica-1 postgres-replica-2; do
+        printf '%spostgresql://streamgauge_%s:%s@%s:5432/streamgauge?%s\n' "$2" "$1" "$password" "$replica" "$tls"
+    done
+}
+
 addresses() {
     redis_url producer | derive api/redis_url 10001
     printf 'redis://cache:%s@172.30.1.27:6379/0\n' "$(text_of redis/redis_cache_password)" | derive api/cache_url 10001
@@ -93,11 +102,8 @@ addresses() {
         redis_url "$service" | derive "$service/redis_url" 10001
         text_of "postgres/postgres_${service}_password" | derive "$service/postgres_password" 10001
     done
-    password=$(text_of postgres/postgres_exporter_password)
-    tls="sslmode=verify-full&sslrootcert=/etc/streamgauge/tls/ca.crt"
-    for replica in postgres-replica-1 postgres-replica-2; do
-        printf 'postgresql://streamgauge_exporter:%s@%s:5432/streamgauge?%s\n' "$password" "$replica" "$tls"
-    done | derive exporter/postgres_replicas 10001
+    replicas exporter "" | derive exporter/postgres_replicas 10001
+    replicas optimizer monitoring= | derive aggregator/optimizer_replicas 10001
     text_of postgres/postgres_metrics_password | derive metrics/postgres_password 65534
     password=$(text_of redis/redis_metrics_password)
     {

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from streamgauge.hardening.files import environment
+from streamgauge.hardening.files import environment, interpolate
 from tests.watching import ROOT
 
 FILE: Final = ROOT / "docker-compose.scale.yml"
@@ -20,8 +20,8 @@ Compose = dict[str, Any]
 
 
 def compose() -> Compose:
-    """Return the file, parsed anew."""
-    return yaml.safe_load(FILE.read_text())
+    """Return the file, parsed anew; variables have their defaults."""
+    return yaml.safe_load(interpolate(FILE.read_text(), {}))
 
 
 def bootstrap(folder: Path) -> str:

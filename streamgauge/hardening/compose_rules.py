@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
-from streamgauge.hardening.files import Files, environment
+from streamgauge.hardening.files import Files, environment, interpolate
 from streamgauge.hardening.rule import Rule
 
 HOST_SPACES: Final = ("network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup")
@@ -142,14 +142,21 @@ def _published(port: Any) -> tuple[str, str] | None:
 
 
 def d10(files: Files) -> Iterable[str]:
-    """Images are pinned."""
-    for name, service in each(files):
-        image = str(service.get("image") or "")
-        if not image and "build" in service:
-            continue
-        tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
-        if "@sha256:" not in image and tag in ("", "latest"):
-            yield f"{name}: {image or 'no image'} is not pinned"
+    """Images are pinned by digest: what a tag names can change. Our own are built from those of the Dockerfile."""
+    found = {str(service.get("image") or name) for name, service in each(files) if "build" not in service}
+    found |= {base for _, service in each(files) if "build" in service for base in _bases(files, service)}
+    tags = {image: image.rpartition("/")[2].partition(":")[2] for image in found if "@sha256:" not in image}
+    yield from (f"{image} is not pinned" for image, tag in sorted(tags.items()) if tag in ("", "latest"))
+    if by_tag := sorted(image for image, tag in tags.items() if tag not in ("", "latest")):
+        yield f"tag only: {', '.join(by_tag)}"
+
+
+def _bases(files: Files, service: Mapping[str, Any]) -> Iterable[str]:
+    """Return the images that one of ours begins with."""
+    build = _tree(service, "build")
+    text = interpolate(files.text(str(build.get("dockerfile") or "Dockerfile")), _tree(build, "args"))
+    stages = [line.split()[1:] for line in text.splitlines() if line.startswith("FROM ")]
+    return {words[0] for words in stages} - {words[-1] for words in stages if len(words) == 3}
 
 
 def d11(files: Files) -> Iterable[str]:
@@ -214,7 +221,7 @@ RULES: Final = (
     Rule("D7", "warning", "every service has a health check", "healthcheck.test", d7),
     Rule("D8", "critical", "the Docker socket is mounted nowhere", "remove the mount: it is as good as root", d8),
     Rule("D9", "critical", "only 80 and 443 are published", "remove the port, or bind it to 127.0.0.1", d9),
-    Rule("D10", "warning", "images are pinned", "image: name:tag@sha256:…", d10),
+    Rule("D10", "warning", "images are pinned by digest", "NAME_DIGEST=@sha256:… in .env", d10),
     Rule("D11", "critical", "no secret stands in the environment", "secrets as files, and NAME_FILE", d11),
     Rule("D12", "critical", "data services are on internal networks", "networks.<data>.internal: true", d12),
     Rule("D13", "warning", "restarts are set and a loop is told", "restart: unless-stopped; alert RestartLoop", d13),

@@ -39,8 +39,11 @@ class Files:
 
     @cached_property
     def compose(self) -> Mapping[str, Any]:
-        """The compose file."""
-        return cast("Mapping[str, Any]", yaml.safe_load(self.text(self._compose)))
+        """The compose file, with the variables of `.env` beside it."""
+        file = self.root / ".env"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+        return cast("Mapping[str, Any]", yaml.safe_load(interpolate(self.text(self._compose), values)))
 
     @property
     def services(self) -> Mapping[str, Mapping[str, Any]]:
@@ -78,6 +81,11 @@ class Files:
             if words and not words[0].startswith("#"):
                 found.setdefault(words[0].lower(), []).append(words[1].strip() if len(words) > 1 else "")
         return found
+
+
+def interpolate(text: str, values: Mapping[str, str]) -> str:
+    """Put values in the place of ${NAME} and ${NAME:-default}, as Compose and Dockerfiles do."""
+    return re.sub(r"(?<!\$)\$\{(\w+)(?::-([^}]*))?\}", lambda found: values.get(found[1]) or found[2] or "", text)
 
 
 def too_open(path: Path) -> str:

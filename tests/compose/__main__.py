@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import yaml
 
+from streamgauge.hardening.files import interpolate
 from tests.compose import checks, images
 from tests.compose.checks import System
 from tests.compose.engine import Engine
@@ -44,13 +45,13 @@ def step(what: str, do: Callable[[], object]) -> None:
 def prepare() -> None:
     """Fetch what the stand-ins are made of, unless an earlier run did."""
     KEPT.mkdir(parents=True, exist_ok=True)
-    lock = (ROOT / "services.lock").read_bytes()
+    locks = b"".join((ROOT / name).read_bytes() for name in images.LOCKS)
     if not (root := KEPT / "root.tar").exists():
         step("a root file system of Debian packages", lambda: images.make_root(root))
-    kept = KEPT / "services.lock"
-    if not kept.exists() or kept.read_bytes() != lock:
-        step("wheels of services.lock", lambda: images.make_wheelhouse(KEPT / "wheels"))
-        kept.write_bytes(lock)
+    kept = KEPT / "locks"
+    if not kept.exists() or kept.read_bytes() != locks:
+        step(f"wheels of {', '.join(images.LOCKS)}", lambda: images.make_wheelhouse(KEPT / "wheels"))
+        kept.write_bytes(locks)
 
 
 def copy_project(folder: Path) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def copy_project(folder: Path) -> dict[str, Any]:
     lines = (folder / FILE).read_text().splitlines(keepends=True)
     (folder / FILE).write_text("".join(line for line in lines if not line.startswith("name:")))
     images.shell([str(folder / "scripts/bootstrap.sh")])
-    return yaml.safe_load((folder / FILE).read_text())
+    return yaml.safe_load(interpolate((folder / FILE).read_text(), {}))
 
 
 def run_all(home: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from packaging.markers import Marker
 
+from streamgauge.hardening.files import interpolate
 from tests.watching import ROOT
 
 STANDINS: Final = Path(__file__).parent / "standins"
@@ -28,6 +29,7 @@ PACKAGES: Final = """
 PYTHON: Final = {"python_full_version": "3.11.2", "python_version": "3.11"}
 """Debian's."""
 
+LOCKS: Final = ("services.lock", "build.lock")
 BASE: Final = "streamgauge-standin"
 STUBS: Final = {"grafana/grafana": 3000, "grafana/loki": 3100, "grafana/alloy": 12345}
 """Debian has none of these: a stub answers on the port of the health check, once it could write its folder."""
@@ -94,15 +96,15 @@ def make_root(path: Path) -> None:
 
 
 def make_wheelhouse(folder: Path) -> None:
-    """Download what services.lock names, its hashes checked, and what building a wheel of ours takes."""
+    """Download what the image is made from, its hashes checked."""
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     download = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(partial)]
     for_debian = ["--python-version", "3.11", "--only-binary", ":all:"]
     locked = folder.with_suffix(".lock")
-    locked.write_text(for_python((ROOT / "services.lock").read_text()))
-    shell([*download, *for_debian, "--require-hashes", "-r", str(locked)])
-    shell([*download, *for_debian, "hatchling"])
+    for name in LOCKS:
+        locked.write_text(for_python((ROOT / name).read_text()))
+        shell([*download, *for_debian, "--require-hashes", "-r", str(locked)])
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
@@ -176,7 +178,8 @@ def check_size(docker: Run, image: str) -> str:
 
 def first_image() -> str:
     """Return the image that the Dockerfile begins with."""
-    (begins,) = {line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("FROM")}
+    text = interpolate((ROOT / "Dockerfile").read_text(), {})
+    (begins,) = {line.split()[1] for line in text.splitlines() if line.startswith("FROM")}
     return begins
 
 

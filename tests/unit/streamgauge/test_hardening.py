@@ -31,26 +31,26 @@ services:
     environment: {POSTGRES_PASSWORD_FILE: /run/secrets/x, REDIS_URL: "redis://redis-1"}
   nginx:
     <<: *safe
-    image: nginx:1.28
+    image: nginx:1.28@sha256:0123
     user: "101"
     ports: ["80:8080", "443:8443"]
     networks: [front]
     volumes: ["./secrets/nginx:/etc/nginx/ssl:ro"]
   postgres-primary:
     <<: *safe
-    image: postgres:18.1
+    image: postgres:18.1@sha256:0123
     cap_add: [CHOWN, SETUID, SETGID]
     networks: [data]
     volumes: ["./secrets/tls/postgres-primary:/etc/tls:ro", "./secrets/tls/ca.crt:/etc/ca.crt:ro"]
     environment: {POSTGRES_INITDB_ARGS: --data-checksums}
-  redis-1: {<<: *safe, image: "redis:8.2", user: "999", networks: [data]}
-  sentinel-1: {<<: *safe, image: "redis:8.2", user: "999", networks: [data]}
-  sentinel-2: {<<: *safe, image: "redis:8.2", user: "999", networks: [data]}
-  sentinel-3: {<<: *safe, image: "redis:8.2", user: "999", networks: [data]}
-  prometheus: {<<: *safe, image: "prom:3.1", user: "65534", networks: [front], command: [--config.file=x]}
+  redis-1: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
+  sentinel-1: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
+  sentinel-2: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
+  sentinel-3: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
+  prometheus: {<<: *safe, image: "prom:3.1@sha256:0123", user: "65534", networks: [front], command: [--config.file=x]}
   grafana:
     <<: *safe
-    image: grafana:12.0
+    image: grafana:12.0@sha256:0123
     user: "472"
     networks: [front]
     environment:
@@ -130,7 +130,7 @@ user exporter on #0123 %R~* -@all +info +xinfo +config|get
 SAFE = "docker-compose.scale.yml"
 CONF = "database/postgresql.conf"
 BROKEN: dict[str, tuple[str, str, str]] = {
-    "D1": (SAFE, "    image: nginx:1.28", "    image: nginx:1.28\n    pid: host"),
+    "D1": (SAFE, '    user: "101"', '    user: "101"\n    pid: host'),
     "D2": (SAFE, "cap_add: [CHOWN,", "cap_add: [SYS_ADMIN,"),
     "D3": (SAFE, "no-new-privileges:true", "no-new-privileges:false"),
     "D4": (SAFE, "read_only: true", "read_only: false"),
@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "D7": (SAFE, "healthcheck: {test: [CMD, check]}", "healthcheck: {disable: true}"),
     "D8": (SAFE, '["./secrets/nginx', '["/var/run/docker.sock:/s:ro", "./secrets/nginx'),
     "D9": (SAFE, '"80:8080"', '"5432:5432"'),
-    "D10": (SAFE, "nginx:1.28", "nginx:latest"),
+    "D10": (SAFE, "nginx:1.28@sha256:0123", "nginx:latest"),
     "D11": (SAFE, "POSTGRES_PASSWORD_FILE: /run/secrets/x", "POSTGRES_PASSWORD: hunter2"),
     "D12": (SAFE, "data: {internal: true}", "data: {}"),
     "D13": (SAFE, "restart: unless-stopped", "stop_grace_period: 1s"),
@@ -213,6 +213,27 @@ def test_a_fault_is_found_by_its_rule_alone(name: str, tmp_path: Path) -> None:
     assert found[name].evidence
     assert found[name].fix
     assert exit_code(list(found.values())) == int(found[name].severity == "critical" or name in ALSO)
+
+
+def test_an_image_that_is_pinned_by_its_tag_only_is_said_to_be(tmp_path: Path) -> None:
+    found = judged(write(tmp_path, (SAFE, "nginx:1.28@sha256:0123", "nginx:1.28${NGINX_DIGEST:-}")))["D10"]
+    assert (found.status, found.severity, found.evidence) == (Status.FAIL, "warning", "tag only: nginx:1.28")
+    (tmp_path / ".env").write_text("NGINX_DIGEST=@sha256:0123\n")
+    assert judged(tmp_path)["D10"].status is Status.PASS
+
+
+def test_what_is_shipped_is_pinned_when_env_has_the_digests(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    for name in (SAFE, "Dockerfile"):
+        shutil.copy(root / name, tmp_path)
+    names = set(re.findall(r"\$\{(\w+_DIGEST)", (root / SAFE).read_text()))
+    assert len(names) == 13
+    (tmp_path / ".env").write_text("".join(f"{name}=@sha256:{number:064x}\n" for number, name in enumerate(names)))
+    assert judged(tmp_path)["D10"].status is Status.PASS
+    for name in names:
+        lines = [f"{other}=@sha256:0\n" for other in names - {name}]
+        (tmp_path / ".env").write_text("".join(lines))
+        assert judged(tmp_path)["D10"].evidence.startswith("tag only: "), name
 
 
 def test_a_cipher_that_mozilla_does_not_list_is_found(tmp_path: Path) -> None:
@@ -296,8 +317,10 @@ def test_the_script_names_wrong_use(tmp_path: Path) -> None:
 
 def test_what_is_shipped_holds_every_rule_that_files_can_tell() -> None:
     found = check_files(Path(__file__).parents[3])
-    wrong = [one for one in found if one.status in (Status.FAIL, Status.ERROR)]
-    assert wrong == []
+    wrong = {one.id: one.evidence for one in found if one.status in (Status.FAIL, Status.ERROR)}
+    # Digests are those of the registry that images are taken from.
+    assert wrong.keys() == {"D10"}
+    assert wrong["D10"].startswith("tag only: ")
     # A key is made where the system is rolled out.
     assert {one.id for one in found if one.status is Status.SKIP} == LIVE_ONLY | {"N7"}
 
