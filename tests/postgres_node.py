@@ -143,16 +143,19 @@ class Node:
     def _substituted(self, name: str) -> str:
         """Return a shipped file with all that a test must change: paths, port, address, and TLS where there is none."""
         text = (DATABASE / name).read_text()
-        changed = {
-            "'/etc/streamgauge/tls/": f"'{self.cluster.certificates}/",
-            "'/var/run/postgresql'": f"'{self.run}'",
-            "port = 5432": f"port = {self.cluster.port}",
-            "listen_addresses = '*'": f"listen_addresses = '{self.host}'",
-            "           postgres   ": f"           {USER}   ",
-        }
-        if not self.cluster.tls:
-            changed |= {"ssl = on": "ssl = off", "\nhostssl ": "\nhost ", "\nhostnossl ": "\n# hostnossl "}
-        for shipped, here in changed.items():
+        if name == "pg_hba.conf":
+            changed = {"           postgres   ": f"           {USER}   "}
+            without_tls = {"\nhostssl ": "\nhost ", "\nhostnossl ": "\n# hostnossl "}
+        else:
+            changed = {
+                "'/etc/streamgauge/tls/": f"'{self.cluster.certificates}/",
+                "'/var/run/postgresql'": f"'{self.run}'",
+                "port = 5432": f"port = {self.cluster.port}",
+                "listen_addresses = '*'": f"listen_addresses = '{self.host}'",
+            }
+            without_tls = {"ssl = on": "ssl = off"}
+        for shipped, here in (changed | ({} if self.cluster.tls else without_tls)).items():
+            assert shipped in text, f"{name} has no {shipped!r} any more"
             text = text.replace(shipped, here)
         return text
 

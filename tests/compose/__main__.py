@@ -112,6 +112,7 @@ def exercise(system: System, authority: Path) -> None:
         step("logs", lambda: checks.check_logs(system))
         step("health-check.sh", lambda: checks.check_health(system, ("ok",)))
         step("audit", lambda: checks.check_audit(system))
+        step("DatabaseOptimizer", lambda: checks.check_optimizer(system))
         for name, kill in (
             ("an API replica", lambda: checks.crash(system, "api-3_1")),
             ("an aggregator", lambda: checks.crash(system, "aggregator_1")),

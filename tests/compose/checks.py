@@ -136,6 +136,19 @@ def check_logs(system: System) -> str:
     )
 
 
+def check_optimizer(system: System) -> str:
+    """DatabaseOptimizer runs as the aggregators' role and looks at the replicas as its own; nothing is refused."""
+    said = system.ask("aggregator_1", "streamgauge jobs run run_optimization --wait")
+    query = "SELECT check_id, error_kind, detail FROM streamgauge.check_results WHERE error_kind IS NOT NULL"
+    refused = system.ask("postgres-primary_1", f"psql -d streamgauge -Atc '{query}'")
+    assert not refused.strip(), refused
+    asked = "SELECT count(*) FROM pg_stat_statements JOIN pg_roles r ON r.oid = userid WHERE rolname = "
+    query = f"{asked}$$streamgauge_optimizer$$"
+    counts = [int(system.ask(f"postgres-replica-{n}_1", f"psql -d streamgauge -Atc '{query}'")) for n in (1, 2)]
+    assert min(counts) > 0, f"statements of the optimizer on the replicas: {counts}"
+    return said.strip().splitlines()[-1]
+
+
 def check_audit(system: System) -> str:
     """Every accepted event is accounted for, as an aggregator's own role sees it."""
     found = json.loads(system.ask("aggregator_1", "streamgauge audit --json"))

@@ -1,21 +1,24 @@
 """docker-compose.scale.yml against everything it names; nothing is started here.
 
-`make compose-test` brings it up. It is validated by Debian's docker-compose, which knows the specification as of
-2021: without the line `name`, which is newer. Each cross-check has a broken variant, so that it is known
-to find something.
+`make compose-test` brings it up. It is validated by the current schema, and by Debian's docker-compose, which knows the
+specification as of 2021: without the line `name`, which is newer. Each cross-check has a broken variant, so that it is
+known to find something.
 """
 
 import copy
+import json
 import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable
+from importlib.resources import files
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from aggregator import service as aggregator
 from database.settings import KNOWN_NAMES, PostgresSettings, RedisSettings
@@ -72,6 +75,15 @@ def test_compose_accepts_the_file(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     (tmp_path / "docker-compose.yml").write_text("".join(lines).replace("    healthcheck:", "    healthchek:", 1))
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60).returncode != 0
+
+
+@pytest.mark.parametrize("fault", [None, ("healthcheck", "healthchek"), ("cap_drop", "cap-drop"), ("cpus:", "cpu:")])
+def test_the_whole_file_is_of_the_current_specification(fault: tuple[str, str] | None) -> None:
+    """By the schema of compose-spec.io (Apache 2.0), in the copy that check-jsonschema ships."""
+    schema = json.loads(files("check_jsonschema.builtin_schemas.vendor").joinpath("compose-spec.json").read_text())
+    text = FILE.read_text() if fault is None else FILE.read_text().replace(*fault)
+    errors = [error.message for error in Draft202012Validator(schema).iter_errors(yaml.safe_load(text))]
+    assert bool(errors) is (fault is not None), errors
 
 
 def test_all_nodes_hear_of_a_promotion_as_the_runbook_says(tmp_path: Path) -> None:
