@@ -83,14 +83,14 @@ class Edge:
         path.write_text(text)
         return path
 
-    def start_replica(self, number: int) -> None:
+    def start_replica(self, number: int, faults: Mapping[str, str] | None = None, **more: str) -> None:
         """Start one replica by the compose file's command; it believes nginx about the client's address."""
-        changes = {"0.0.0.0": "127.0.0.1", "8000": str(self.ports[number])}
+        changes = {"0.0.0.0": "127.0.0.1", "8000": str(self.ports[number]), **(faults or {})}
         words = command(compose()["services"]["api-1"])
         assert changes.keys() <= set(words)
         started = (sys.executable, "-m", *(changes.get(word, word) for word in words))
         settings = {"FORWARDED_ALLOW_IPS": "127.0.0.1", "REFERENCE_WS_ORIGINS": "https://ours.example"}
-        self.processes.start(f"replica-{number}", *started, env=settings)
+        self.processes.start(f"replica-{number}", *started, env=settings | more)
 
     def connect(self, source: str = "127.0.0.1") -> http.client.HTTPSConnection:
         """Return a connection with TLS, from an address: limits are for each."""

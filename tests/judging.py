@@ -16,7 +16,7 @@ from streamgauge.hardening.__main__ import RULES
 from streamgauge.hardening.live import Live
 from streamgauge.hardening.rule import Rule, Status, Verdict, judge_live
 from streamgauge.processes import wait_until
-from tests.postgres_node import USER
+from tests.postgres_node import USER, Node
 
 DEADLINE_S: Final = 20.0
 BY_ID: Final = {rule.id: rule for rule in RULES}
@@ -56,3 +56,8 @@ def is_told(name: str, live: Live, evidence: str) -> None:
     verdict = comes_out(name, live, Status.FAIL)
     assert evidence in verdict.evidence
     assert verdict.fix
+
+
+def postgres(node: Node) -> Live:
+    """Return where a node is for its superuser, who comes in over the socket only."""
+    return Live(postgres=f"postgresql://{USER}@/streamgauge?host={node.run}&port={node.cluster.port}")

@@ -32,6 +32,7 @@ HELP: Final = {
     "ca_file": "authority that signed the edge's certificate (default: the system's)",
     "grafana": "URL of Grafana",
     "prometheus": "URL of Prometheus",
+    "docker": "name of the Compose project, whose containers the command docker is asked about",
 }
 
 

@@ -1,11 +1,13 @@
 """Rules A1-A4: Grafana, Prometheus and the API itself."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamgauge.hardening.compose_rules import each
 from streamgauge.hardening.files import Files, environment
@@ -19,6 +21,10 @@ GRAFANA: Final[Mapping[str, str]] = {
 }
 STRANGER: Final = "https://stranger.example"
 REFUSED: Final = 403
+LARGE_BYTES: Final = 1 << 20
+TOO_LARGE: Final = 1009
+"""Close code of a WebSocket (RFC 6455, section 7.4.1)."""
+MANY: Final = 300
 REFUSALS: Final = 400
 """And everything above."""
 
@@ -61,14 +67,46 @@ async def live_a2(live: Live) -> Iterable[str]:
 
 
 async def live_a3(live: Live) -> Iterable[str]:
-    """A WebSocket of another origin is refused."""
+    """A WebSocket of another origin is refused; one that sends too much, or too fast, is closed."""
+    return [*await _strange_origin(live), *await _large_message(live), *await _many_messages(live)]
+
+
+def _socket(live: Live, origin: str | None = None) -> connect:
     url = f"{live.named('edge').replace('https://', 'wss://')}/ws"
+    return connect(url, origin=cast("Any", origin), ssl=live.trusted(), open_timeout=ASK_S, close_timeout=ASK_S)
+
+
+async def _strange_origin(live: Live) -> list[str]:
     try:
-        async with connect(url, origin=cast("Any", STRANGER), ssl=live.trusted(), open_timeout=ASK_S):
+        async with _socket(live, STRANGER):
             return [f"a socket with Origin {STRANGER} is accepted"]
     except InvalidStatus as error:
         status = error.response.status_code
         return [] if status == REFUSED else [f"a socket with a strange origin is answered {status}, not {REFUSED}"]
+
+
+async def _large_message(live: Live) -> list[str]:
+    async with _socket(live) as socket:
+        with contextlib.suppress(ConnectionClosed):
+            async with asyncio.timeout(ASK_S):
+                await socket.send("x" * LARGE_BYTES)
+                await socket.recv()
+        await socket.close()
+        is_told = socket.close_code == TOO_LARGE
+        return [] if is_told else [f"a message of {LARGE_BYTES} bytes is taken (closed with {socket.close_code})"]
+
+
+async def _many_messages(live: Live) -> list[str]:
+    answered = 0
+    async with _socket(live) as socket:
+        with contextlib.suppress(ConnectionClosed):
+            async with asyncio.timeout(ASK_S):
+                for _ in range(MANY):
+                    await socket.send("hello")
+                while answered < MANY:
+                    await socket.recv()
+                    answered += 1
+    return [f"{MANY} messages at once are all answered"] if answered == MANY else []
 
 
 async def live_a4(live: Live) -> Iterable[str]:
@@ -83,6 +121,8 @@ async def live_a4(live: Live) -> Iterable[str]:
 RULES: Final = (
     Rule("A1", "critical", "Grafana lets in nobody it does not know", "see docker-compose.scale.yml", a1, live_a1),
     Rule("A2", "warning", "Prometheus cannot be stopped or emptied over HTTP", "remove the flag", a2, live_a2),
-    Rule("A3", "warning", "sockets of other origins are refused", "set REFERENCE_WS_ORIGINS", None, live_a3),
+    Rule(
+        "A3", "warning", "sockets: other origins refused, size and rate limited", "see docs/settings.md", None, live_a3
+    ),
     Rule("A4", "warning", "no origin is echoed with credentials", "name the origins", None, live_a4),
 )

@@ -1,13 +1,18 @@
-"""Rules D1-D14: what containers may do, from the compose file.
+"""Rules D1-D14: what containers may do, from the compose file, and from Docker where it runs.
 
 The numbers are those of docs/hardening.md; most follow the CIS Docker benchmark (docker-bench 4.1 to 5.31).
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, cast
 
-from streamgauge.hardening.files import Files, environment, interpolate
+import yaml
+
+from streamgauge.hardening.containers import live_of
+from streamgauge.hardening.files import Files, environment, interpolate, too_open
+from streamgauge.hardening.live import Skip
 from streamgauge.hardening.rule import Rule
 
 HOST_SPACES: Final = ("network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup")
@@ -160,7 +165,26 @@ def _bases(files: Files, service: Mapping[str, Any]) -> Iterable[str]:
 
 
 def d11(files: Files) -> Iterable[str]:
-    """No secret in the environment."""
+    """No secret in the environment; the files that hold them are their owner's alone."""
+    faults = [*told_secrets(files), *_open_secrets(files)]
+    if not faults and not any(path.exists() for path in _secret_files(files)):
+        raise Skip("nothing in the environment; secrets are not made yet: scripts/bootstrap.sh makes them")
+    return faults
+
+
+def _secret_files(files: Files) -> list[Path]:
+    secrets = _tree(files.compose, "secrets")
+    return [files.root / str(one["file"]) for one in secrets.values() if "file" in one]
+
+
+def _open_secrets(files: Files) -> Iterable[str]:
+    for path in _secret_files(files):
+        if path.exists() and (mode := too_open(path)):
+            yield f"{path.relative_to(files.root)} has mode {mode}"
+
+
+def told_secrets(files: Files) -> Iterable[str]:
+    """Yield what stands in environments and should not."""
     for name, service in each(files):
         for key, value in environment(service).items():
             if SECRET.search(key) and value and not key.endswith(("_FILE", "__FILE")):
@@ -195,12 +219,56 @@ def d12(files: Files) -> Iterable[str]:
 
 
 def d13(files: Files) -> Iterable[str]:
-    """Restarts are set; the alert RestartLoop tells of a loop."""
-    for name, service in each(files):
-        if not service.get("restart") and not _tree(service, "deploy", "restart_policy"):
-            yield f"{name} says nothing of restarts"
-    if "RestartLoop" not in files.text("monitoring/prometheus/rules/meta.yml"):
+    """Restarts are set; they are bounded, or the alert RestartLoop tells of a loop."""
+    told = _expression(files, "RestartLoop")
+    targets = files.text("monitoring/prometheus/prometheus.yml")
+    if not told:
         yield "no alert tells of a restart loop"
+    yield from without_restarts(files)
+    for name, service in each(files):
+        if told and not _policy(service).startswith("on-failure:"):
+            yield from _unseen_loop(name, told, targets)
+
+
+def without_restarts(files: Files) -> Iterable[str]:
+    """Yield who is not started again."""
+    return [f"{name} says nothing of restarts" for name, service in each(files) if not _policy(service)]
+
+
+def _policy(service: Mapping[str, Any]) -> str:
+    return str(service.get("restart") or _tree(service, "deploy", "restart_policy").get("condition") or "")
+
+
+STARTS: Final[Mapping[str, str]] = {
+    "redis-exporter": "process_start_time_seconds",
+    "postgres-exporter": "process_start_time_seconds",
+    "redis-": "redis_start_time_seconds",
+    "sentinel-": "redis_start_time_seconds",
+    "postgres-": "postgres_node_start_time_seconds",
+    "api": "probe_success",
+    "nginx": "probe_success",
+    "aggregator": "streamgauge_aggregators",
+    "": "process_start_time_seconds",
+}
+"""What tells that a service started, by how its name begins; the first that fits."""
+
+
+def _unseen_loop(name: str, told: str, targets: str) -> Iterable[str]:
+    metric = next(metric for start, metric in STARTS.items() if name.startswith(start))
+    if not re.search(rf"\b{metric}\b", told):
+        yield f"RestartLoop does not read {metric}, which tells of {name}"
+    host = "localhost" if name == "prometheus" else re.escape(name)
+    is_scraped = re.search(rf"\b{host}:\d|names: \[{host}\]", targets) is not None
+    if metric == "process_start_time_seconds" and not is_scraped:
+        yield f"Prometheus does not scrape {name}, whose process tells of its start"
+
+
+def _expression(files: Files, alert: str) -> str:
+    """Return what an alert of meta.yml reads; empty where there is none."""
+    found: Any = yaml.safe_load(files.text("monitoring/prometheus/rules/meta.yml"))
+    groups = cast("list[Mapping[str, Any]]", found["groups"])
+    rules = [rule for group in groups for rule in cast("list[Mapping[str, Any]]", group["rules"])]
+    return next((str(rule["expr"]) for rule in rules if rule.get("alert") == alert), "")
 
 
 def d14(files: Files) -> Iterable[str]:
@@ -212,18 +280,64 @@ def d14(files: Files) -> Iterable[str]:
 
 
 RULES: Final = (
-    Rule("D1", "critical", "no container is privileged or in a namespace of the host", "remove the option", d1),
-    Rule("D2", "warning", "capabilities are dropped", "cap_drop: [ALL], and add only what is listed", d2),
-    Rule("D3", "warning", "no process gains privileges", "security_opt: [no-new-privileges:true]", d3),
-    Rule("D4", "warning", "root file systems are read-only", "read_only: true, and tmpfs for what is written", d4),
-    Rule("D5", "warning", "memory, CPU and processes are limited", "deploy.resources.limits: memory, cpus, pids", d5),
-    Rule("D6", "critical", "nobody runs as root", "user: a number that is not 0", d6),
-    Rule("D7", "warning", "every service has a health check", "healthcheck.test", d7),
-    Rule("D8", "critical", "the Docker socket is mounted nowhere", "remove the mount: it is as good as root", d8),
-    Rule("D9", "critical", "only 80 and 443 are published", "remove the port, or bind it to 127.0.0.1", d9),
+    Rule(
+        "D1",
+        "critical",
+        "no container is privileged or in a namespace of the host",
+        "remove the option",
+        d1,
+        live_of(d1),
+    ),
+    Rule("D2", "warning", "capabilities are dropped", "cap_drop: [ALL], and add only what is listed", d2, live_of(d2)),
+    Rule("D3", "warning", "no process gains privileges", "security_opt: [no-new-privileges:true]", d3, live_of(d3)),
+    Rule(
+        "D4",
+        "warning",
+        "root file systems are read-only",
+        "read_only: true, and tmpfs for what is written",
+        d4,
+        live_of(d4),
+    ),
+    Rule(
+        "D5",
+        "warning",
+        "memory, CPU and processes are limited",
+        "deploy.resources.limits: memory, cpus, pids",
+        d5,
+        live_of(d5),
+    ),
+    Rule("D6", "critical", "nobody runs as root", "user: a number that is not 0", d6, live_of(d6)),
+    Rule("D7", "warning", "every service has a health check", "healthcheck.test", d7, live_of(d7)),
+    Rule(
+        "D8",
+        "critical",
+        "the Docker socket is mounted nowhere",
+        "remove the mount: it is as good as root",
+        d8,
+        live_of(d8),
+    ),
+    Rule(
+        "D9", "critical", "only 80 and 443 are published", "remove the port, or bind it to 127.0.0.1", d9, live_of(d9)
+    ),
     Rule("D10", "warning", "images are pinned by digest", "NAME_DIGEST=@sha256:… in .env", d10),
-    Rule("D11", "critical", "no secret stands in the environment", "secrets as files, and NAME_FILE", d11),
-    Rule("D12", "critical", "data services are on internal networks", "networks.<data>.internal: true", d12),
-    Rule("D13", "warning", "restarts are set and a loop is told", "restart: unless-stopped; alert RestartLoop", d13),
-    Rule("D14", "critical", "seccomp and AppArmor are on", "remove `unconfined`", d14),
+    Rule(
+        "D11",
+        "critical",
+        "no secret stands in the environment",
+        "secrets as files, and NAME_FILE",
+        d11,
+        live_of(told_secrets),
+    ),
+    Rule(
+        "D12", "critical", "data services are on internal networks", "networks.<data>.internal: true", d12, live_of(d12)
+    ),
+    Rule(
+        "D13",
+        "warning",
+        "restarts are set and a loop is told",
+        "restart: unless-stopped; alert RestartLoop",
+        d13,
+        live_of(without_restarts),
+    ),
+    Rule("D14", "critical", "seccomp and AppArmor are on", "remove `unconfined`", d14, live_of(d14)),
 )

@@ -48,6 +48,8 @@ class Live:
     ca_file: str | None = None
     grafana: str | None = None
     prometheus: str | None = None
+    docker: str | None = None
+    """Name of the Compose project whose containers are looked at."""
 
     def named(self, option: str) -> str:
         """Return an address; Skip when it was not named."""

@@ -99,11 +99,20 @@ def n2(files: Files) -> Iterable[str]:
     """Headers: an add_header in a location drops all that it would inherit."""
     for server in _secure(files):
         outer = _headers(server["block"])
-        yield from (f"the server sends no {name}" for name in HEADERS if name not in outer)
+        yield from (f"the server sends no {name}" for name in missing(outer))
         for location in named(server["block"], "location"):
             own = _headers(location["block"])
-            lost = [name for name in HEADERS if own and name not in own]
+            lost = missing(own) if own else []
             yield from (f"location {' '.join(location['args'])} drops {name}" for name in lost)
+
+
+def missing(headers: Mapping[str, str]) -> list[str]:
+    """Return which of the security headers are not there; names are in lower case."""
+    found = [name for name in HEADERS if name not in headers]
+    may_be_framed = "frame-ancestors" not in headers.get("content-security-policy", "")
+    return found + (
+        ["x-frame-options or frame-ancestors"] if may_be_framed and "x-frame-options" not in headers else []
+    )
 
 
 def _secure(files: Files) -> list[Block]:
@@ -122,8 +131,8 @@ def _is_closed(server: Block) -> bool:
     )
 
 
-def _headers(block: Iterable[Block]) -> set[str]:
-    return {one["args"][0].lower() for one in block if one["directive"] == "add_header"}
+def _headers(block: Iterable[Block]) -> dict[str, str]:
+    return {one["args"][0].lower(): one["args"][1] for one in block if one["directive"] == "add_header"}
 
 
 def n3(files: Files) -> Iterable[str]:
@@ -136,11 +145,21 @@ def n3(files: Files) -> Iterable[str]:
 
 
 def n4(files: Files) -> Iterable[str]:
-    """Limits."""
-    tree = blocks(files)
-    yield from (
-        f"there is no {name}" for name in ("limit_req", "limit_conn", "client_max_body_size") if not named(tree, name)
-    )
+    """Limits, where requests are passed on: of rate and body everywhere, of connections where sockets are opened."""
+    outer = {one["directive"] for block in named(blocks(files), "http") for one in block["block"]}
+    for server in _secure(files):
+        of_server = outer | {one["directive"] for one in server["block"]}
+        for location in named(server["block"], "location"):
+            own = {one["directive"] for one in location["block"]}
+            if "proxy_pass" not in own:
+                continue
+            passes_upgrade = any(
+                one["directive"] == "proxy_set_header" and one["args"][0].lower() == "upgrade"
+                for one in location["block"]
+            )
+            wanted = ("limit_req", "client_max_body_size", *(("limit_conn",) if passes_upgrade else ()))
+            lacks = [name for name in wanted if name not in of_server | own]
+            yield from (f"location {' '.join(location['args'])} has no {name}" for name in lacks)
 
 
 def n5(files: Files) -> Iterable[str]:
@@ -258,7 +277,7 @@ async def live_n2(live: Live) -> Iterable[str]:
     faults: list[str] = []
     for path in ("/healthz", "/metrics", "/no-such-page"):
         headers = (await live.get(f"{live.named('edge')}{path}")).headers
-        faults += [f"{path} comes without {name}" for name in HEADERS if name not in headers]
+        faults += [f"{path} comes without {name}" for name in missing(headers)]
     return faults
 
 

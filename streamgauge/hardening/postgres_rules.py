@@ -172,8 +172,8 @@ async def live_p12(live: Live) -> Iterable[str]:
 
 def p8(files: Files) -> Iterable[str]:
     """Time-outs of roles, as they are made."""
-    roles = files.text("database/roles.sql")
-    made = set(re.findall(r"\bROLE\s+(streamgauge_(?:aggregator|exporter|optimizer))\b", roles))
+    roles = re.sub(r"--.*", "", files.text("database/roles.sql"))
+    made = set(re.findall(r"\bstreamgauge_\w+", roles))
     for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
         limited = set(re.findall(rf"ALTER ROLE\s+(\w+)\s+SET\s+{name}\b", roles))
         yield from (f"{role} has no {name}" for role in sorted(made - limited))

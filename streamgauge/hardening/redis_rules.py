@@ -16,22 +16,27 @@ from streamgauge.hardening.rule import Rule
 STREAMS: Final = "redis/redis.conf"
 CACHE: Final = "redis/cache.conf"
 SENTINEL: Final = "redis/sentinel.conf"
-USERS: Final = "redis/users.acl"
+USERS: Final = ("redis/users.acl", "redis/cache-users.acl")
 APPLICATION: Final = ("producer", "exporter")
-"""Users that only send or only look."""
-DANGEROUS: Final = ("flushall", "flushdb", "config", "keys", "debug", "shutdown", "acl", "replicaof", "save")
+"""Users that must be there: they only send or only look."""
+NOT_APPLICATIONS: Final = frozenset({"default", "admin", "replica", "sentinel"})
+DANGEROUS: Final = ("flushall", "flushdb", "config", "keys", "debug", "shutdown", "acl", "replicaof", "slaveof", "save")
+"""Commands, whichever of their subcommands; and these categories."""
+WIDE: Final = ("@all", "@dangerous", "@admin")
 MEMORY_SHARE: Final = 0.7
 
 
-def users(files: Files) -> dict[str, list[str]]:
-    """Return the rules of each user of the ACL file."""
-    lines = (line.split() for line in files.text(USERS).splitlines())
+def users(text: str) -> dict[str, list[str]]:
+    """Return the rules of each user of an ACL file; those of selectors, which stand in brackets, among them."""
+    lines = (line.replace("(", " ").replace(")", " ").split() for line in text.splitlines())
     return {words[1]: words[2:] for words in lines if len(words) > 1 and words[0] == "user"}
 
 
 def r1(files: Files) -> Iterable[str]:
     """The default user is off; others are limited to keys and commands."""
-    return open_doors(users(files))
+    yield from open_doors(users(files.text(USERS[0])))
+    if "off" not in users(files.text(USERS[1])).get("default", []):
+        yield f"{USERS[1]}: the default user is on"
 
 
 def open_doors(found: Mapping[str, list[str]]) -> Iterable[str]:
@@ -53,14 +58,13 @@ def open_doors(found: Mapping[str, list[str]]) -> Iterable[str]:
 
 
 def r2(files: Files) -> Iterable[str]:
-    """Applications have no dangerous command."""
-    found = users(files)
-    for name in APPLICATION:
-        granted = [
-            rule[1:].partition("|")[0] for rule in found.get(name, []) if rule.startswith("+") and "|" not in rule
-        ]
-        bad = [one for one in granted if one in DANGEROUS or one == "@dangerous"]
-        yield from (f"{name} may {one.upper()}" for one in bad)
+    """No user but the admin and Redis's own has a dangerous command."""
+    for file in USERS:
+        for name, rules in users(files.text(file)).items():
+            granted = [rule[1:].partition("|")[0].lower() for rule in rules if rule.startswith("+")]
+            granted += ["@all" for rule in rules if rule == "allcommands"]
+            bad = [one for one in granted if one in DANGEROUS or one in WIDE]
+            yield from (f"{name} may {one.upper()}" for one in bad if name not in NOT_APPLICATIONS)
 
 
 def r3(files: Files) -> Iterable[str]:
@@ -151,11 +155,10 @@ async def live_r2(live: Live) -> Iterable[str]:
     """What the server would let applications do (ACL DRYRUN, Redis 7)."""
     async with _asked(live.named("redis")) as client:
         faults: list[str] = []
-        for user in APPLICATION:
-            if user not in await client.acl_users():
-                faults.append(f"there is no user {user}")
-                continue
-            for command in (("FLUSHALL",), ("CONFIG", "GET", "x"), ("KEYS", "*"), ("SHUTDOWN",)):
+        there: list[str] = await client.acl_users()
+        faults += [f"there is no user {user}" for user in APPLICATION if user not in there]
+        for user in sorted(set(there) - NOT_APPLICATIONS):
+            for command in (("FLUSHALL",), ("CONFIG", "GET", "x"), ("KEYS", "*"), ("SHUTDOWN",), ("ACL", "LIST")):
                 answer = await client.execute_command("ACL", "DRYRUN", user, *command)
                 if answer == "OK":
                     faults.append(f"{user} may {command[0]}")

@@ -109,6 +109,7 @@ def exercise(system: System, authority: Path) -> None:
     try:
         time.sleep(CALM_S)
         step("Prometheus", lambda: checks.check_targets(system))
+        step("validate-hardening", lambda: checks.check_hardening(system))
         step("logs", lambda: checks.check_logs(system))
         step("health-check.sh", lambda: checks.check_health(system, ("ok",)))
         step("audit", lambda: checks.check_audit(system))

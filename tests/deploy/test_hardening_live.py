@@ -24,9 +24,9 @@ from streamgauge.processes import free_port, wait_until
 from streamgauge.stack import answers
 from tests.debian_postgres import BINARIES, is_installed
 from tests.edge import Edge
-from tests.judging import comes_out, is_told, judged
+from tests.judging import comes_out, is_told, judged, postgres
 from tests.pipeline import Pipeline
-from tests.postgres_node import USER, Cluster, Node
+from tests.postgres_node import Cluster, Node
 from tests.redis_deployed import FILES, SENTINELS, STREAMS, Deployment
 from tests.watching import binary
 
@@ -109,10 +109,6 @@ def start_prometheus(pipeline: Pipeline, *flags: str) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def postgres(node: Node) -> Live:
-    return Live(postgres=f"postgresql://{USER}@/streamgauge?host={node.run}&port={node.cluster.port}")
-
-
 def redis(deployment: Deployment, sentinel: str = SENTINELS[0]) -> Live:
     password = deployment.passwords["admin"]
     return Live(
@@ -143,128 +139,10 @@ def test_well_made_servers_hold_every_live_rule_and_nothing_is_skipped(
         grafana=grafana,
         prometheus=start_prometheus(pipeline),
     )
-    found = [judged(rule, live) for rule in RULES if rule.live is not None]
+    # Containers are looked at where there are some: by `make compose-test`.
+    found = [judged(rule, live) for rule in RULES if rule.live is not None and not rule.id.startswith("D")]
     assert [one for one in found if one.status is not Status.PASS] == []
     assert len(found) == 27
-
-
-SETTINGS: Final = [
-    ("P1", "password_encryption", "'md5'", "password_encryption = md5"),
-    ("P3", "ssl_min_protocol_version", "'TLSv1'", "ssl_min_protocol_version = TLSv1"),
-    ("P3", "ssl", "off", "ssl = off"),
-    ("P7", "log_connections", "off", "log_connections is off"),
-    ("P7", "log_lock_waits", "off", "log_lock_waits is off"),
-    ("P7", "log_line_prefix", "'%m [%p] '", "log_line_prefix lacks %u"),
-    ("P7", "log_min_duration_statement", "-1", "slow statements are not logged"),
-    ("P9", "fsync", "off", "fsync is off"),
-    ("P9", "full_page_writes", "off", "full_page_writes is off"),
-    ("P11", "max_slot_wal_keep_size", "-1", "max_slot_wal_keep_size is -1"),
-]
-
-
-@pytest.mark.parametrize(("rule", "name", "value", "evidence"), SETTINGS)
-def test_a_careless_setting_of_postgresql_is_told(rule: str, name: str, value: str, evidence: str, node: Node) -> None:
-    for change, status in ((f"SET {name} = {value}", Status.FAIL), (f"RESET {name}", Status.PASS)):
-        node.sql(f"ALTER SYSTEM {change}")
-        node.sql("SELECT pg_reload_conf()")
-        found = comes_out(rule, postgres(node), status)
-        assert status is Status.PASS or (evidence in found.evidence and found.fix)
-
-
-EXPORTER: Final = "ALTER ROLE streamgauge_exporter"
-AGGREGATOR: Final = "ALTER ROLE streamgauge_aggregator"
-OLD: Final = f"CREATE ROLE old PASSWORD 'md5{'0' * 32}'"
-RASH: Final = "CREATE FUNCTION rash() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'"
-WILD: Final = "CREATE LANGUAGE wild HANDLER plpgsql_call_handler"
-CREATE: Final = "CREATE ON SCHEMA public"
-STATEMENTS: Final = [
-    ("P1", OLD, "DROP ROLE old", "old has a password that is not SCRAM"),
-    ("P4", f"{EXPORTER} SUPERUSER", f"{EXPORTER} NOSUPERUSER", "streamgauge_exporter is a superuser"),
-    ("P4", f"{AGGREGATOR} CREATEROLE", f"{AGGREGATOR} NOCREATEROLE", "streamgauge_aggregator may create roles"),
-    ("P4", f"{AGGREGATOR} CREATEDB", f"{AGGREGATOR} NOCREATEDB", "streamgauge_aggregator may create databases"),
-    ("P4", f"{EXPORTER} BYPASSRLS", f"{EXPORTER} NOBYPASSRLS", "streamgauge_exporter bypasses row security"),
-    ("P5", f"GRANT {CREATE} TO PUBLIC", f"REVOKE {CREATE} FROM PUBLIC", "PUBLIC may create in schema public"),
-    ("P6", RASH, "DROP FUNCTION rash()", "rash() is SECURITY DEFINER without a search_path"),
-    (
-        "P8",
-        f"{EXPORTER} RESET statement_timeout",
-        f"{EXPORTER} SET statement_timeout = '30s'",
-        "streamgauge_exporter has no statement_timeout",
-    ),
-    ("P12", "CREATE EXTENSION dblink", "DROP EXTENSION dblink", "extension dblink is not on the list"),
-    ("P12", WILD, "DROP LANGUAGE wild", "language wild is untrusted"),
-]
-
-
-@pytest.mark.parametrize(("rule", "breaks", "mends", "evidence"), STATEMENTS)
-def test_too_wide_a_right_in_postgresql_is_told(rule: str, breaks: str, mends: str, evidence: str, node: Node) -> None:
-    node.sql(breaks)
-    is_told(rule, postgres(node), evidence)
-    node.sql(mends)
-    comes_out(rule, postgres(node), Status.PASS)
-
-
-LINES: Final = {
-    "local all somebody trust": "lets in by trust",
-    "hostssl all somebody samenet password": "lets in by password",
-    "host streamgauge somebody samenet scram-sha-256": "allows connections without TLS",
-    "hostnossl streamgauge somebody samenet scram-sha-256": "allows connections without TLS",
-    "hostssl replication somebody 0.0.0.0/0 scram-sha-256": "lets replicas in from anywhere",
-    "hostssl streamgauge": "end-of-line before",
-}
-
-
-@contextmanager
-def with_first_line(node: Node, line: str) -> Generator[None]:
-    """Put a line before all others of pg_hba.conf."""
-    file = node.home / "pg_hba.conf"
-    shipped = file.read_text()
-    file.write_text(f"{line}\n{shipped}")
-    node.sql("SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        file.write_text(shipped)
-        node.sql("SELECT pg_reload_conf()")
-
-
-@pytest.mark.parametrize("line", LINES)
-def test_a_line_that_lets_in_too_much_is_told(line: str, node: Node) -> None:
-    with with_first_line(node, line):
-        is_told("P2", postgres(node), f"line 1: {LINES[line]}")
-    comes_out("P2", postgres(node), Status.PASS)
-
-
-def test_who_is_connected_without_tls_is_told(node: Node) -> None:
-    line = "hostnossl streamgauge streamgauge_exporter samenet scram-sha-256"
-    with with_first_line(node, line):
-        comes_out("P2", postgres(node), Status.FAIL)
-        address = node.cluster.address("exporter", HOST)
-        command = ["psql", address, "-c", "SELECT pg_sleep(60)"]
-        client = subprocess.Popen(command, env={"PGSSLMODE": "disable", "PATH": "/usr/bin:/bin"})
-        try:
-            is_told("P3", postgres(node), "streamgauge_exporter is connected from 127.0.0.1 without TLS")
-        finally:
-            client.kill()
-            client.wait(10)
-    node.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'streamgauge_exporter'")
-    comes_out("P3", postgres(node), Status.PASS)
-
-
-def test_a_data_directory_that_a_group_may_read_is_told(node: Node) -> None:
-    for mode, status in ((0o750, Status.FAIL), (0o700, Status.PASS)):
-        node.stop()
-        node.data.chmod(mode)
-        node.start(node.command())
-        assert comes_out("P10", postgres(node), status).evidence.endswith(("mode 0750", "is private"))
-
-
-def test_pages_without_checksums_are_told(node: Node) -> None:
-    for switch, status in (("--disable", Status.FAIL), ("--enable", Status.PASS)):
-        node.stop()
-        node.ask(["pg_checksums", switch, "-D", str(node.data)])
-        node.start(node.command())
-        assert "checksums" in comes_out("P9", postgres(node), status).evidence
 
 
 REDIS_FAULTS: Final = [
@@ -276,6 +154,8 @@ REDIS_FAULTS: Final = [
     ("R2", "ACL SETUSER producer +flushall", "producer may FLUSHALL"),
     ("R2", "ACL SETUSER exporter +config", "exporter may CONFIG"),
     ("R2", "ACL SETUSER exporter ~* +keys", "exporter may KEYS"),
+    ("R2", "ACL SETUSER metrics +config|get", "metrics may CONFIG"),
+    ("R2", "ACL SETUSER aggregator +shutdown", "aggregator may SHUTDOWN"),
     ("R3", "ACL SETUSER default on nopass +ping", "--redis: a stranger may PING"),
     ("R6", "CONFIG SET maxmemory-policy allkeys-lru", "maxmemory-policy allkeys-lru"),
     ("R6", "CONFIG SET maxmemory 0", "maxmemory is not set"),
@@ -333,6 +213,7 @@ WITH_CREDENTIALS: Final = (
     "add_header Access-Control-Allow-Credentials true always;"
 )
 OLD_TLS: Final = {"ssl_protocols": "ssl_protocols TLSv1.1", "ssl_ciphers ": "ssl_ciphers DEFAULT:@SECLEVEL=0:"}
+FRAMED: Final = {"add_header X-Frame-Options DENY always;": "", "; frame-ancestors 'none'": ""}
 COUNTERS: Final = {
     "|stub_status) {": ") {",
     PROXY: f"        location = /stub_status {{ stub_status; }}\n{PROXY}",
@@ -342,6 +223,7 @@ EDGE_FAULTS: Final[list[tuple[str, dict[str, str], str]]] = [
     ("N1", {"ssl_ciphers ": "ssl_ciphers ECDHE-ECDSA-AES128-SHA:"}, "TLSv1_2 with ECDHE-ECDSA-AES128-SHA is accepted"),
     ("N1", {"return 301 https://$host$request_uri": "return 404"}, "answers 404 and does not lead to https"),
     ("N2", {PROXY: PROXY.replace("proxy", "add_header X-Mine 1; proxy")}, "comes without strict-transport-security"),
+    ("N2", FRAMED, "comes without x-frame-options or frame-ancestors"),
     ("N3", {"server_tokens off": "server_tokens on"}, "Server: nginx/"),
     ("N3", {"ssl_reject_handshake on;": "return 200;"}, "a request for stranger.invalid is answered 200"),
     ("N6", COUNTERS, "/stub_status answers 200"),
@@ -368,6 +250,22 @@ def test_what_is_wrong_with_the_edge_is_told(rule: str, faults: dict[str, str], 
     with reloaded(edge, faults):
         is_told(rule, web(edge), evidence)
     comes_out(rule, web(edge), Status.PASS)
+
+
+@pytest.mark.parametrize(
+    ("faults", "setting", "evidence"),
+    [
+        ({"65536": "10000000"}, "50", "a message of 1048576 bytes is taken"),
+        ({}, "1000000", "300 messages at once are all answered"),
+    ],
+)
+def test_a_socket_without_limits_is_told(faults: dict[str, str], setting: str, evidence: str, edge: Edge) -> None:
+    for broken, per_s, status in ((faults, setting, Status.FAIL), ({}, "50", Status.PASS)):
+        edge.processes.stop("replica-0")
+        edge.start_replica(0, broken, REFERENCE_WS_MESSAGES_PER_S=per_s)
+        assert wait_until(answers(edge.ports[0], "/readyz"), 30)
+        found = comes_out("A3", web(edge), status)
+        assert status is Status.PASS or evidence in found.evidence
 
 
 def test_a_certificate_that_ends_soon_or_is_a_strangers_is_told(edge: Edge) -> None:

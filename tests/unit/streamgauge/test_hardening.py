@@ -13,119 +13,7 @@ from streamgauge.hardening.__main__ import RULES, check_files, main
 from streamgauge.hardening.nginx_rules import CIPHERS
 from streamgauge.hardening.report import exit_code
 from streamgauge.hardening.rule import Status, Verdict
-
-COMPOSE = """
-x-safe: &safe
-  cap_drop: [ALL]
-  security_opt: ["no-new-privileges:true"]
-  read_only: true
-  restart: unless-stopped
-  healthcheck: {test: [CMD, check]}
-  deploy: {resources: {limits: {memory: 1g, cpus: "1", pids: 100}}}
-services:
-  api:
-    <<: *safe
-    image: ours:1.0@sha256:0123
-    user: "10001"
-    networks: [front, data]
-    environment: {POSTGRES_PASSWORD_FILE: /run/secrets/x, REDIS_URL: "redis://redis-1"}
-  nginx:
-    <<: *safe
-    image: nginx:1.28@sha256:0123
-    user: "101"
-    ports: ["80:8080", "443:8443"]
-    networks: [front]
-    volumes: ["./secrets/nginx:/etc/nginx/ssl:ro"]
-  postgres-primary:
-    <<: *safe
-    image: postgres:18.1@sha256:0123
-    cap_add: [CHOWN, SETUID, SETGID]
-    networks: [data]
-    volumes: ["./secrets/tls/postgres-primary:/etc/tls:ro", "./secrets/tls/ca.crt:/etc/ca.crt:ro"]
-    environment: {POSTGRES_INITDB_ARGS: --data-checksums}
-  redis-1: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
-  sentinel-1: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
-  sentinel-2: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
-  sentinel-3: {<<: *safe, image: "redis:8.2@sha256:0123", user: "999", networks: [data]}
-  prometheus: {<<: *safe, image: "prom:3.1@sha256:0123", user: "65534", networks: [front], command: [--config.file=x]}
-  grafana:
-    <<: *safe
-    image: grafana:12.0@sha256:0123
-    user: "472"
-    networks: [front]
-    environment:
-      GF_SECURITY_ADMIN_PASSWORD__FILE: /run/secrets/grafana
-      GF_AUTH_ANONYMOUS_ENABLED: "false"
-      GF_USERS_ALLOW_SIGN_UP: "false"
-      GF_SECURITY_COOKIE_SECURE: "true"
-networks: {front: {}, data: {internal: true}}
-secrets: {x: {file: secrets/x}}
-"""
-
-NGINX = """
-events {}
-http {
-  server_tokens off;
-  client_header_timeout 10s; client_body_timeout 10s; send_timeout 10s; client_max_body_size 1m;
-  limit_req_zone $binary_remote_addr zone=r:1m rate=10r/s; limit_conn_zone $binary_remote_addr zone=c:1m;
-  upstream api { server 127.0.0.1:1 max_fails=3; }
-  server { listen 8443 ssl default_server; ssl_reject_handshake on; }
-  server { listen 8080; return 301 https://$host$request_uri; }
-  server {
-    listen 8443 ssl; server_name a;
-    ssl_protocols TLSv1.2 TLSv1.3; ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256;
-    add_header Strict-Transport-Security "max-age=63072000" always; add_header X-Content-Type-Options nosniff always;
-    add_header Referrer-Policy no-referrer always; add_header Content-Security-Policy "default-src 'none'" always;
-    limit_req zone=r; limit_conn c 10;
-    location / { proxy_pass http://127.0.0.1:1; }
-    location ~ ^/(metrics|health/detailed|api/monitoring|stub_status) { return 404; }
-  }
-}
-"""
-
-KEYS = ("secrets/nginx/server.key", "secrets/tls/postgres-primary/postgres.key", "secrets/tls/ca.key")
-
-GOOD = {
-    "docker-compose.scale.yml": COMPOSE,
-    "monitoring/prometheus/rules/meta.yml": "- alert: RestartLoop\n",
-    "database/postgresql.conf": """
-password_encryption = scram-sha-256
-ssl = on   # TLS
-ssl_min_protocol_version = 'TLSv1.2'
-fsync = on
-full_page_writes = on
-max_slot_wal_keep_size = 8GB
-log_connections = on
-log_disconnections = on
-log_lock_waits = on
-log_min_duration_statement = 1s
-log_line_prefix = '%m [%p] user=%u db=%d app=%a '
-""",
-    "database/pg_hba.conf": """
-local   all          all                    peer
-hostssl replication  replicator  samenet    scram-sha-256
-hostssl streamgauge  all         samenet    scram-sha-256
-""",
-    "database/roles.sql": """
-CREATE ROLE streamgauge_exporter LOGIN;
-ALTER ROLE streamgauge_exporter SET statement_timeout = '5s';
-ALTER ROLE streamgauge_exporter SET idle_in_transaction_session_timeout = '5s';
-""",
-    "redis/redis.conf": "protected-mode yes\nappendonly yes\nmaxmemory 600mb\nmaxmemory-policy noeviction\naclfile x\n",
-    "redis/cache.conf": "protected-mode yes\nmaxmemory 100mb\naclfile x\n",
-    "redis/sentinel.conf": """
-protected-mode yes
-sentinel monitor streams 10.0.0.1 6379 2
-sentinel deny-scripts-reconfig yes
-""",
-    "redis/users.acl": """
-user default off
-user producer on #0123 ~sg:* -@all +xadd +get +time
-user exporter on #0123 %R~* -@all +info +xinfo +config|get
-""",
-    "nginx/nginx.conf": NGINX,
-    **dict.fromkeys(KEYS, "-----BEGIN PRIVATE KEY-----\n"),
-}
+from tests.hardened import GOOD, KEYS, SECRET, write
 
 SAFE = "docker-compose.scale.yml"
 CONF = "database/postgresql.conf"
@@ -161,7 +49,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "N1": ("nginx/nginx.conf", "ssl_protocols TLSv1.2", "ssl_protocols TLSv1.1 TLSv1.2"),
     "N2": ("nginx/nginx.conf", "location / {", "location / { add_header X-A b;"),
     "N3": ("nginx/nginx.conf", "server_tokens off", "server_tokens on"),
-    "N4": ("nginx/nginx.conf", "limit_conn c 10;", ""),
+    "N4": ("nginx/nginx.conf", " limit_conn c 10;", ""),
     "N5": ("nginx/nginx.conf", "client_body_timeout 10s", "client_body_timeout 2m"),
     "N6": ("nginx/nginx.conf", "metrics|", ""),
     "A1": (SAFE, 'GF_AUTH_ANONYMOUS_ENABLED: "false"', 'GF_AUTH_ANONYMOUS_ENABLED: "true"'),
@@ -170,20 +58,6 @@ BROKEN: dict[str, tuple[str, str, str]] = {
 ALSO = {"R5": {"D12"}, "D12": {"R5"}}
 """Two rules look at the same fault from two sides."""
 LIVE_ONLY = {"P4", "P5", "P6", "P10", "P12", "A3", "A4"}
-
-
-def write(root: Path, change: tuple[str, str, str] | None = None) -> Path:
-    """Write the deployment, with one text replaced."""
-    for name, text in GOOD.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if change is not None and change[0] == name:
-            assert change[1] in text
-            text = text.replace(change[1], change[2], 1)
-        path.write_text(text)
-    for name in KEYS:
-        (root / name).chmod(0o400)
-    return root
 
 
 def judged(root: Path) -> dict[str, Verdict]:
@@ -248,6 +122,61 @@ def test_what_is_shipped_allows_the_ciphers_of_mozillas_intermediate_configurati
     (told,) = re.findall(r"^\s*ssl_ciphers (.*);$", text, re.MULTILINE)
     assert told.split(":") == list(CIPHERS)
     assert len(CIPHERS) == 6
+
+
+META, PROMETHEUS = "monitoring/prometheus/rules/meta.yml", "monitoring/prometheus/prometheus.yml"
+ALSO_BROKEN: list[tuple[str, tuple[str, str, str], str]] = [
+    ("D13", (META, "process_start_time_seconds", "x"), "does not read process_start_time_seconds"),
+    ("D13", (META, "redis_start_time_seconds", "x"), "does not read redis_start_time_seconds, which tells of redis-1"),
+    ("D13", (META, "RestartLoop", "Other"), "no alert tells of a restart loop"),
+    ("D13", (PROMETHEUS, "grafana:3000", "grafana2:3000"), "Prometheus does not scrape grafana"),
+    (
+        "N2",
+        ("nginx/nginx.conf", "; frame-ancestors 'none'", ""),
+        "the server sends no x-frame-options or frame-ancestors",
+    ),
+    ("N4", ("nginx/nginx.conf", "limit_req zone=r;", ""), "location / has no limit_req"),
+    ("N4", ("nginx/nginx.conf", "client_max_body_size 1m;", ""), "location = /ws has no client_max_body_size"),
+    (
+        "R1",
+        ("redis/cache-users.acl", "default off", "default on nopass"),
+        "redis/cache-users.acl: the default user is on",
+    ),
+    ("R2", ("redis/users.acl", "(+xadd", "(+keys"), "producer may KEYS"),
+    ("R2", ("redis/users.acl", "+xinfo", "+xinfo +config|get"), "exporter may CONFIG"),
+    ("R2", ("redis/users.acl", "+xinfo", "+xinfo +@dangerous"), "exporter may @DANGEROUS"),
+    ("R2", ("redis/cache-users.acl", "+set", "+set +flushall"), "cache may FLUSHALL"),
+    (
+        "P8",
+        ("database/roles.sql", "ROLE streamgauge_owner SET idle", "ROLE streamgauge_exporter SET idle"),
+        "streamgauge_owner has no idle_in_transaction_session_timeout",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "evidence"), ALSO_BROKEN, ids=lambda one: str(one)[:40])
+def test_each_part_of_a_rule_is_looked_at(
+    name: str, change: tuple[str, str, str], evidence: str, tmp_path: Path
+) -> None:
+    found = judged(write(tmp_path, change))
+    assert {one.id for one in found.values() if one.status is Status.FAIL} == {name}
+    assert evidence in found[name].evidence
+
+
+def test_a_restart_that_is_bounded_needs_no_alert(tmp_path: Path) -> None:
+    root = write(tmp_path, (SAFE, "restart: unless-stopped", 'restart: "on-failure:5"'))
+    (root / META).write_text("groups: [{name: meta, rules: [{alert: RestartLoop, expr: other}]}]\n")
+    assert judged(root)["D13"].status is Status.PASS
+
+
+def test_a_secret_that_others_may_read_is_found_and_none_is_no_pass(tmp_path: Path) -> None:
+    write(tmp_path)
+    for mode in (0o440, 0o404, 0o600):
+        (tmp_path / SECRET).chmod(mode)
+        found = judged(tmp_path)["D11"]
+        assert (found.status, found.evidence) == (Status.FAIL, f"{SECRET} has mode {mode:04o}")
+    (tmp_path / SECRET).unlink()
+    assert judged(tmp_path)["D11"].status is Status.SKIP
 
 
 def test_a_line_for_connections_without_tls_is_a_fault_unless_it_rejects(tmp_path: Path) -> None:
@@ -321,8 +250,8 @@ def test_what_is_shipped_holds_every_rule_that_files_can_tell() -> None:
     # Digests are those of the registry that images are taken from.
     assert wrong.keys() == {"D10"}
     assert wrong["D10"].startswith("tag only: ")
-    # A key is made where the system is rolled out.
-    assert {one.id for one in found if one.status is Status.SKIP} == LIVE_ONLY | {"N7"}
+    # Keys and secrets are made where the system is rolled out.
+    assert {one.id for one in found if one.status is Status.SKIP} == LIVE_ONLY | {"N7", "D11"}
 
 
 def test_the_page_lists_every_rule() -> None:
