@@ -20,23 +20,14 @@ from aggregator.decode import Booked, Decoded, Entry, decode_all
 from aggregator.fold import fold
 from aggregator.identities import check_resolved
 from aggregator.lanes import Lane, Lanes
+from aggregator.quarantine import Quarantine
 from contract.batch import VERSION, BatchError, Envelope, read_envelope
 from contract.crash import CrashPoint
 from contract.reasons import Parked, Quarantined
 from contract.windows import FUTURE_BOUND_S, LATE_BOUND_S, WINDOW_S, window_start_s
 from database.admission import Producer
 from database.connect import acquire, is_data_fault
-from database.ledger import (
-    Accounting,
-    Fold,
-    SetAside,
-    apply,
-    find_conflicts,
-    is_stale,
-    park,
-    quarantine_batch,
-    quarantine_raw,
-)
+from database.ledger import Fold, apply, is_stale
 from database.partitions import ensure
 
 log = logging.getLogger(__name__)
@@ -48,15 +39,16 @@ NO_PARTITION: Final = "23514"
 NEWEST: Final = 60
 
 
+Refused = tuple[Entry, Envelope | None, Decoded | None, BatchError]
+
+
 @dataclass(slots=True)
 class Work:
     """Entries on their way: decoded ones, and those set aside with what is known of them."""
 
     entries: Sequence[Entry] = ()
     batches: list[Decoded] = field(default_factory=list[Decoded])
-    refused: list[tuple[Entry, Envelope | None, Decoded | None, BatchError]] = field(
-        default_factory=list[tuple[Entry, Envelope | None, Decoded | None, BatchError]]
-    )
+    refused: list[Refused] = field(default_factory=list[Refused])
     unknown_version: list[tuple[Entry, Envelope]] = field(default_factory=list[tuple[Entry, Envelope]])
 
 
@@ -81,7 +73,9 @@ class Prepared:
     """Entries on their way to their commit."""
 
     works: Sequence[Work]
-    ready: list[Ready]
+    ready: list[Ready] = field(default_factory=list[Ready])
+    refused: list[Refused] = field(default_factory=list[Refused])
+    """What the database refused before anything was applied."""
 
     @property
     def entries(self) -> list[Entry]:
@@ -110,6 +104,7 @@ class Committer:
         self._consumer = consumer
         self._threads = threads
         self._crash = crash
+        self._quarantine = Quarantine(crash)
 
     async def decode(self, entries: Sequence[Entry]) -> Work:
         """Decode entries, in a thread; others may be prepared and finished meanwhile."""
@@ -122,21 +117,40 @@ class Committer:
         for work in works:
             for batch in work.batches:
                 by_run.setdefault(batch.body.run_id, []).append(batch)
-        ready: list[Ready] = []
+        prepared = Prepared(works)
         for run_id, batches in by_run.items():
+            await self._identify_all(run_id, batches, prepared)
+        return prepared
+
+    async def _identify_all(self, run_id: str | None, batches: Sequence[Decoded], prepared: Prepared) -> None:
+        """Identify and fold; a data fault is pinned on the one batch that causes it, as when it is applied."""
+        try:
             lane = await self._lanes.of(run_id, sum(b.envelope.events for b in batches))
             if lane is not None:
-                ready.append(await self._ready(lane, batches))
-        return Prepared(works, ready)
+                prepared.ready.append(await self._ready(lane, batches))
+            return
+        except asyncpg.PostgresError as error:
+            if not is_data_fault(error):
+                raise
+            fault = BatchError(Quarantined.DATABASE, f"{type(error).__name__}: {error}")
+        if len(batches) == 1:
+            # A run's batch touches no row of the real ledger.
+            (batch,) = batches
+            prepared.refused.append((batch.entry, batch.envelope if run_id is None else None, batch, fault))
+            return
+        middle = len(batches) // 2
+        for half in (batches[:middle], batches[middle:]):
+            await self._identify_all(run_id, half, prepared)
 
     async def finish(self, prepared: Prepared) -> None:
         """Make every prepared entry durable: committed, quarantined, parked, or known as a duplicate."""
         main = await self._lanes.main()
         for work in prepared.works:
             for entry, envelope in work.unknown_version:
-                await self._park(main, entry, envelope, Parked.UNKNOWN_VERSION)
-            for entry, envelope, batch, error in work.refused:
-                await self._refuse(main, entry, envelope, batch, error)
+                await self._quarantine.park(main, entry, envelope, Parked.UNKNOWN_VERSION)
+        for refused in (*(work.refused for work in prepared.works), prepared.refused):
+            for entry, envelope, batch, error in refused:
+                await self._quarantine.refuse(main, entry, envelope, batch, error)
         for ready in prepared.ready:
             await self._finish(ready)
 
@@ -185,11 +199,11 @@ class Committer:
 
     async def _finish(self, ready: "Ready") -> None:
         for batch in ready.unknown_history:
-            await self._park(ready.lane, batch.entry, batch.envelope, Parked.UNKNOWN_HISTORY)
+            await self._quarantine.park(ready.lane, batch.entry, batch.envelope, Parked.UNKNOWN_HISTORY)
         for batch, error in ready.refused:
-            await self._refuse(ready.lane, batch.entry, batch.envelope, batch, error)
+            await self._quarantine.refuse(ready.lane, batch.entry, batch.envelope, batch, error)
         await self._commit(ready)
-        await self._set_aside_conflicts(ready.lane, ready.others)
+        await self._quarantine.keep_conflicts(ready.lane, ready.others)
 
     async def _fold(self, booked: list[Booked], duplicates: dict[int, int]) -> Fold:
         loop = asyncio.get_running_loop()
@@ -256,7 +270,7 @@ class Committer:
         known = [b for b in ready.booked if b.identity in already]
         for b in known:
             ready.duplicates[b.producer_no] = ready.duplicates.get(b.producer_no, 0) + 1
-        await self._set_aside_conflicts(ready.lane, known)
+        await self._quarantine.keep_conflicts(ready.lane, known)
         ready.booked = [b for b in ready.booked if b.identity not in already]
         ready.folded = await self._fold(ready.booked, ready.duplicates)
 
@@ -275,7 +289,7 @@ class Committer:
         if len(ready.booked) == 1:
             batch = ready.booked[0].batch
             fault = BatchError(Quarantined.DATABASE, f"{type(error).__name__}: {error}")
-            return await self._refuse(ready.lane, batch.entry, batch.envelope, batch, fault)
+            return await self._quarantine.refuse(ready.lane, batch.entry, batch.envelope, batch, fault)
         log.warning("data_fault_divided", extra={"batches": len(ready.booked), "error": str(error)})
         middle = len(ready.booked) // 2
         for half in (ready.booked[:middle], ready.booked[middle:]):
@@ -283,59 +297,13 @@ class Committer:
             part.folded = await self._fold(half, {})
             await self._commit(part)
 
-    async def _refuse(
-        self, lane: Lane, entry: Entry, envelope: Envelope | None, batch: Decoded | None, error: BatchError
-    ) -> None:
-        """Quarantine an entry; its seq is accounted for only where the envelope can be trusted."""
-        log.warning("entry_quarantined", extra={"stream_id": entry.stream_id, "error": str(error)})
-        trusted = envelope is not None and error.reason is not Quarantined.SEQ_JUMP
-        record = SetAside(
-            entry.shard,
-            entry.stream_id,
-            error.reason,
-            str(error),
-            envelope.producer_id if trusted and envelope else None,
-            envelope.seq if trusted and envelope else None,
-            envelope.events if trusted and envelope else None,
-            entry.data,
-        )
-        if not trusted or envelope is None:
-            await quarantine_raw(lane.pool, record)
-            return self._crash.reach("after_quarantine")
-        number = await lane.identities.producer_number(envelope.producer_id, batch, entry.shard)
-        await quarantine_batch(lane.pool, record, _accounting(number, batch))
-        self._crash.reach("after_quarantine")
-
     async def refuse_crashing(self, entry: Entry) -> None:
         """Quarantine an entry that ended a child process."""
         error = BatchError(Quarantined.CRASHED, "decoding it ended a child process")
-        await self._refuse(await self._lanes.main(), entry, None, None, error)
-
-    async def _park(self, lane: Lane, entry: Entry, envelope: Envelope, reason: Parked) -> None:
-        log.warning("entry_parked", extra={"stream_id": entry.stream_id, "reason": str(reason)})
-        identity = (envelope.producer_id, envelope.seq, envelope.events)
-        record = SetAside(entry.shard, entry.stream_id, reason, "", *identity, entry.data)
-        await park(lane.pool, record, envelope.version)
-
-    async def _set_aside_conflicts(self, lane: Lane, known: Sequence[Booked]) -> None:
-        """A known seq with another checksum is no duplicate: forged, corrupted, or of a producer that runs twice."""
-        found = await find_conflicts(lane.pool, [(*b.identity, b.batch.short_checksum) for b in known])
-        for at in found:
-            entry, envelope = known[at].batch.entry, known[at].batch.envelope
-            log.error("batch_conflict", extra={"stream_id": entry.stream_id, "seq": envelope.seq})
-            text = f"seq {envelope.seq} of {envelope.producer_id.hex()} was applied with another checksum"
-            record = SetAside(entry.shard, entry.stream_id, Quarantined.CONFLICT, text, None, None, None, entry.data)
-            await quarantine_raw(lane.pool, record)
+        await self._quarantine.refuse(await self._lanes.main(), entry, None, None, error)
 
 
 async def ensure_partitions(ready: Ready) -> None:
     """Make the partitions that a commit missed."""
     async with acquire(ready.lane.pool) as connection:
         await ensure(connection, {b.window_s for b in ready.booked})
-
-
-def _accounting(number: int, batch: Decoded | None) -> Accounting:
-    if batch is None:
-        return Accounting(number, None, None, 0, None, {})
-    body = batch.body
-    return Accounting(number, batch.sealed_before, batch.sealed_after, body.window_start_s, body.accepted, body.dropped)

@@ -44,6 +44,9 @@ MAX_KEYS: Final = 1 << 16
 MAX_EVENTS: Final = 1 << 40
 """More events than this in one batch are refused: far above any interval, far below what could overflow a sum."""
 MAX_SEQ: Final = (1 << 62) - 1
+MAX_COUNTED: Final = 1 << 52
+"""A producer that counted more in its life is not believed: two thousand of them could overflow a sum."""
+MAX_REASON_CHARS: Final = 64
 ZSTD_LEVEL: Final = 1
 
 _HEAD = struct.Struct("<4sHH16sQQ")
@@ -237,10 +240,14 @@ def _check_kinds(directory: Directory) -> None:
 def _check_body(body: Body) -> None:
     if body.window_start_s % 10 or not 0 <= body.window_start_s < 1 << 40:
         raise BatchError(Quarantined.MALFORMED, f"window_start_s {body.window_start_s} is not a window start")
-    if not 0 <= body.accepted <= MAX_SEQ or any(not 0 <= n <= MAX_SEQ for n in body.dropped.values()):
+    if not all(0 <= n <= MAX_COUNTED for n in (body.accepted, *body.dropped.values())):
         raise BatchError(Quarantined.MALFORMED, "accepted or dropped is out of range")
-    if len(body.dropped) > 64 or len(body.service) > 128 or "\0" in body.service or len(body.run_id or "") > 64:
+    if len(body.dropped) > 64 or len(body.service) > 128 or len(body.run_id or "") > 64:
         raise BatchError(Quarantined.MALFORMED, "dropped, service or run_id is too long")
+    if max(map(len, body.dropped), default=0) > MAX_REASON_CHARS:
+        raise BatchError(Quarantined.MALFORMED, "a reason of dropped is too long")
+    if any("\0" in text for text in (body.service, body.run_id or "", *body.dropped)):
+        raise BatchError(Quarantined.MALFORMED, "service, run_id or a reason of dropped holds NUL")
     if not (
         0 <= body.span_start_ms < 1 << 50 and 0 <= body.flushed_ms < 1 << 50 and 0 < body.window_first_seq <= MAX_SEQ
     ):

@@ -88,6 +88,11 @@ TRUSTED: dict[str, tuple[Make, str]] = {
     "zstd bomb": (lambda p: with_content(p, BOMB, wire.COMPRESSED), "too_large"),
     "no zstd": (lambda p: with_content(p, b"\0" * 50, wire.COMPRESSED), "malformed"),
     "far future": (lambda p: good(p, window_s=NOW_S + 86_400), "future"),
+    "NUL in the run id": (lambda p: good(p, run_id="a\0b"), "malformed"),
+    "NUL in a reason to drop": (lambda p: good(p, dropped={"a\0b": 1}), "malformed"),
+    "long reason to drop": (lambda p: good(p, dropped={"x" * 65: 1}), "malformed"),
+    "accepted of 2^62": (lambda p: good(p, accepted=(1 << 62) - 1), "malformed"),
+    "dropped of 2^62": (lambda p: good(p, accepted=2 + (1 << 52), dropped={"nonfinite": 1 << 52}), "malformed"),
 }
 
 
