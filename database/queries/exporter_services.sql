@@ -27,9 +27,9 @@ WITH judged AS (
            jsonb_each_text(d.dropped)
      GROUP BY service, key
 )
-SELECT service, sum(accepted)::bigint AS accepted, sum(committed)::bigint AS committed,
-       sum(quarantined)::bigint AS quarantined, sum(lost)::bigint AS lost, sum(open)::bigint AS open,
-       sum(duplicates)::bigint AS duplicates, sum(live)::bigint AS live, sum(ended)::bigint AS ended,
+SELECT service, bounded(sum(accepted)) AS accepted, bounded(sum(committed)) AS committed,
+       bounded(sum(quarantined)) AS quarantined, bounded(sum(lost)) AS lost, bounded(sum(open)) AS open,
+       bounded(sum(duplicates)) AS duplicates, sum(live)::bigint AS live, sum(ended)::bigint AS ended,
        sum(unclean)::bigint AS unclean, extract(epoch FROM max(last_seen))::float8 AS last_seen_s,
        coalesce((SELECT jsonb_object_agg(r.key, r.n) FROM reasons r WHERE r.service = s.service), '{}')::text AS dropped
   FROM summed s GROUP BY service ORDER BY service

@@ -10,9 +10,9 @@ SELECT count(*) FILTER (WHERE state = 'live') AS live, count(*) FILTER (WHERE st
        count(*) FILTER (WHERE state = 'unclean' AND last_seen >= now() - make_interval(secs => $2)) AS newly_unclean,
        extract(epoch FROM now() - max(last_seen))::float8 AS newest_age_s,
        (SELECT count(*) FROM gaps WHERE closed_at IS NULL) AS open_gaps,
-       (SELECT coalesce(sum(sealed_after - sealed_before), 0)::bigint FROM gaps WHERE closed_at IS NULL) AS open_events,
-       (SELECT coalesce(sum(sealed_after - sealed_before), 0)::bigint FROM gaps WHERE closed_at IS NOT NULL)
-         + (SELECT coalesce(sum(lost_events), 0)::bigint FROM retired) AS lost_events,
-       (SELECT coalesce(sum(sealed_after - sealed_before), 0)::bigint FROM gaps
+       (SELECT bounded(coalesce(sum(sealed_after - sealed_before), 0)) FROM gaps WHERE closed_at IS NULL) AS open_events,
+       bounded((SELECT coalesce(sum(sealed_after - sealed_before), 0) FROM gaps WHERE closed_at IS NOT NULL)
+               + (SELECT coalesce(sum(lost_events), 0) FROM retired)) AS lost_events,
+       (SELECT bounded(coalesce(sum(sealed_after - sealed_before), 0)) FROM gaps
          WHERE closed_at >= now() - make_interval(secs => $2)) AS newly_lost_events
   FROM judged

@@ -15,6 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from contract.batch import Body, Directory, encode_directory, seal
 from contract.streams import FIELD, GROUP, stream_key
+from database.queries import load
 from tests.exporting import Writer, exporter, scrape, writer
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -109,6 +110,24 @@ async def test_retired_layout_lets_its_counts_stay(dsn: str, redis_url: str) -> 
         buckets = {key for key in before if key.startswith("shop_latency_seconds")}
         assert all(after[key] >= before[key] for key in buckets)
         assert after['shop_latency_seconds_bucket{route="/a",le="2.0"}'] == 5
+
+
+async def test_counts_that_overflow_a_sum_end_no_scrape(dsn: str, redis_url: str) -> None:
+    """A producer may say anything of itself; the largest number stands still, the others are served."""
+    most = (1 << 62) - 1
+    async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
+        counts = dict.fromkeys(("accepted", "committed_events", "quarantined_events", "duplicates"), most)
+        for _ in range(3):
+            await rows.producer("forged", **counts)
+            old = await rows.producer("forged", age_s=8 * 86_400, dropped=json.dumps({"nonfinite": most}), **counts)
+            await rows.connection.execute("INSERT INTO gaps VALUES ($1, 1, 2, 0, $2, 0, 0)", old, most)
+        await rows.connection.fetchval("SELECT retire_producers($1)", 7 * 86_400)
+        found = await scrape(client)
+        for name in ("accepted", "committed", "quarantined"):
+            assert found[f'streamgauge_{name}_events_total{{service="forged"}}'] == float((1 << 63) - 1)
+        assert found['streamgauge_lost_events{service="forged"}'] == float((1 << 63) - 1)
+        row = await rows.connection.fetchrow(load("monitor_producers"), 15.0, 60.0)
+        assert row is not None and row["lost_events"] == (1 << 63) - 1
 
 
 async def test_live_gauge_forgets_a_silent_producer_by_its_shards_progress(dsn: str, redis_url: str) -> None:

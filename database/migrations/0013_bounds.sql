@@ -1,0 +1,45 @@
+-- Bounds: what producers say of themselves may be anything; no sum of it may end a query.
+
+-- A sum as a bigint, the largest where it is more: it stands still there, and never falls.
+CREATE FUNCTION bounded(total numeric) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN least(total, 9223372036854775807)::bigint;
+
+-- Runs with commits excluded, so that no commit can use a row that goes.
+CREATE OR REPLACE FUNCTION retire_producers(after_s float8) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    gone int[];
+BEGIN
+    SELECT array_agg(producer_no) INTO gone FROM producers p
+     WHERE last_seen < now() - make_interval(secs => after_s)
+       AND NOT EXISTS (SELECT FROM parked WHERE parked.producer_id = p.producer_id);
+    IF gone IS NULL THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO retired AS r (service, producers, accepted, committed_events, quarantined_events, lost_events, duplicates)
+    SELECT p.service, count(*), bounded(sum(p.accepted)), bounded(sum(p.committed_events)),
+           bounded(sum(p.quarantined_events)),
+           bounded(sum(coalesce((SELECT sum(g.sealed_after - g.sealed_before) FROM gaps g
+                                  WHERE g.producer_no = p.producer_no), 0))), bounded(sum(p.duplicates))
+      FROM producers p WHERE p.producer_no = ANY (gone) GROUP BY p.service
+    ON CONFLICT (service) DO UPDATE SET
+        producers = r.producers + excluded.producers,
+        accepted = bounded(r.accepted::numeric + excluded.accepted),
+        committed_events = bounded(r.committed_events::numeric + excluded.committed_events),
+        quarantined_events = bounded(r.quarantined_events::numeric + excluded.quarantined_events),
+        lost_events = bounded(r.lost_events::numeric + excluded.lost_events),
+        duplicates = bounded(r.duplicates::numeric + excluded.duplicates);
+    UPDATE retired r SET dropped = d.dropped
+      FROM (SELECT service, jsonb_object_agg(key, bounded(total)) AS dropped
+              FROM (SELECT service, key, sum(value::bigint) AS total
+                      FROM (SELECT service, dropped FROM producers WHERE producer_no = ANY (gone)
+                            UNION ALL SELECT service, dropped FROM retired) AS x, jsonb_each_text(x.dropped)
+                     GROUP BY service, key) AS by_key
+             GROUP BY service) AS d
+     WHERE d.service = r.service;
+    DELETE FROM gauges WHERE producer_no = ANY (gone);
+    DELETE FROM producers WHERE producer_no = ANY (gone);
+    UPDATE state SET generation = generation + 1;
+    RETURN cardinality(gone);
+END $$;
