@@ -36,6 +36,10 @@ class Entry:
     shard: int
     stream_id: str
     data: bytes
+    held_bytes: int = 0
+    """What it takes once it is decompressed, as it says itself."""
+    often: bool = False
+    """Delivered so often that it may have ended who read it together with others."""
 
     @property
     def added_s(self) -> int:

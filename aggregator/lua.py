@@ -56,6 +56,24 @@ return {trimmed, bytes, cut}
 """
 )
 
+WEIGH: Final = """
+-- KEYS[1] stream; ARGV: group, first id, most entries, consumer or nothing, least idle ms, most bytes.
+-- Returns how many pending entries from there on hold together at most so many bytes; the first one counts in any case.
+local filter = {'XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[5], ARGV[2], '+', ARGV[3]}
+if ARGV[4] ~= '' then filter[#filter + 1] = ARGV[4] end
+local pending = redis.pcall(unpack(filter))
+if pending.err then return 1 end
+local bytes, count = 0, 0
+for _, one in ipairs(pending) do
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[1], one[1], one[1])) do
+        for _, text in ipairs(entry[2]) do bytes = bytes + #text end
+    end
+    if count > 0 and bytes > tonumber(ARGV[6]) then break end
+    count = count + 1
+end
+return math.max(count, 1)
+"""
+
 RENEW: Final = """
 -- KEYS[1] lease; ARGV: consumer, lifetime ms. Takes or keeps the lease; returns 1 if it is ours.
 local owner = redis.call('GET', KEYS[1])

@@ -2,18 +2,21 @@
 
 In: a Redis stream and its group. Out: Entry objects, and the ids whose payload is gone.
 Promise: after every connection error our own pending entries are read again (a lost reply parks them there);
-a trimmed entry is counted and acknowledged, never decoded.
+a trimmed entry is counted and acknowledged, never decoded; what was delivered before comes by its bytes, so that no
+reply ends one reader after the other.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from aggregator.decode import Entry
-from aggregator.lua import RAISE
+from aggregator.lua import RAISE, WEIGH
 from aggregator.trial import find_crashing
+from contract.batch import decoded_bytes
 from contract.streams import COMMIT_KEY, FIELD, GROUP, stream_key
 from database.redis_link import Link
 
@@ -30,7 +33,7 @@ Raw = tuple[bytes | None, dict[bytes, bytes] | None]
 class Reader:
     """Reads one shard as one consumer. `lost` collects ids without payload until the caller counted them."""
 
-    def __init__(self, link: Link, shard: int, consumer: str, *, reclaim_idle_ms: int) -> None:
+    def __init__(self, link: Link, shard: int, consumer: str, *, reclaim_idle_ms: int, max_bytes: int) -> None:
         self.shard = shard
         self.lost: list[str] = []
         self.crashing: list[Entry] = []
@@ -39,6 +42,7 @@ class Reader:
         self._key = stream_key(shard)
         self._consumer = consumer
         self._reclaim_idle_ms = reclaim_idle_ms
+        self._max_bytes = max_bytes
         self._own_after: str | None = "0"
         self._cursor = "0-0"
 
@@ -49,22 +53,27 @@ class Reader:
     async def read(self, count: int, block_ms: int) -> list[Entry]:
         """Return up to `count` entries; waits up to `block_ms` for new ones once our own are read."""
         own = self._own_after
-        start = own if own is not None else ">"
-        reply = await self._group_read(start, count, block_ms if own is None else None)
-        raw: list[Raw] = reply[0][1] if reply else []
         if own is None:
-            return self._entries(raw)
+            return self._entries(await self._group_read(">", count, block_ms))
+        count = await self._weigh(f"({own}", count, self._consumer, 0)
+        raw = await self._group_read(own, count, None)
         self._own_after = raw[-1][0].decode() if raw and raw[-1][0] else None
         # Among our own pending ones is what we have just taken over from an aggregator that died of it.
         return await self._without_crashing(self._entries(raw))
 
-    async def _group_read(self, start: str, count: int, block_ms: int | None) -> Any:
+    async def _group_read(self, start: str, count: int, block_ms: int | None) -> list[Raw]:
         try:
-            return await self._link.xreadgroup(
+            reply = await self._link.xreadgroup(
                 GROUP, self._consumer, {self._key: start}, count=count, block=block_ms or None
             )
         except ResponseError as error:
             return await self._without_group(error)
+        return reply[0][1] if reply else []
+
+    async def _weigh(self, first: str, count: int, consumer: str, idle_ms: int) -> int:
+        """Return how many of the next `count` pending entries to ask for: no more than fit, but one."""
+        given = (GROUP, first, str(count), consumer, str(idle_ms), str(self._max_bytes))
+        return int(await self._link.eval(WEIGH, 1, self._key, *given))
 
     async def _without_group(self, error: ResponseError) -> list[Any]:
         """Make the group if that is what was missing; there is nothing to read then."""
@@ -83,6 +92,7 @@ class Reader:
 
     async def reclaim(self, count: int) -> list[Entry]:
         """Take over entries that were pending for too long, ours included; continues from its last cursor."""
+        count = await self._weigh(self._cursor, count, "", self._reclaim_idle_ms)
         try:
             reply = await self._link.xautoclaim(
                 self._key, GROUP, self._consumer, self._reclaim_idle_ms, self._cursor, count=count
@@ -93,7 +103,7 @@ class Reader:
         raw: list[Raw] = reply[1]
         if len(reply) > 2:
             # Redis 7: entries that were deleted; they left the pending list with this reply.
-            self.lost += [i.decode() for i in reply[2]]
+            self._lose(i.decode() for i in reply[2])
         if any(data is None for _, data in raw):
             await self._find_deleted()
         entries = self._entries([r for r in raw if r[1] is not None])
@@ -104,13 +114,17 @@ class Reader:
         pending: Sequence[dict[str, Any]] = await self._link.xpending_range(
             self._key, GROUP, min="-", max="+", count=1000, consumername=self._consumer
         )
-        for item in pending:
-            entry_id: bytes = item["message_id"]
-            if not await self._link.xrange(self._key, min=entry_id, max=entry_id, count=1):
-                self.lost.append(entry_id.decode())
+        ids: list[bytes] = [item["message_id"] for item in pending]
+        gone = [one for one in ids if not await self._link.xrange(self._key, min=one, max=one, count=1)]
+        self._lose(one.decode() for one in gone)
+
+    def _lose(self, ids: Iterable[str]) -> None:
+        """Keep ids without payload until they are counted; one that is found again meanwhile counts once."""
+        known = set(self.lost)
+        self.lost += [one for one in ids if one not in known]
 
     async def _without_crashing(self, entries: list[Entry]) -> list[Entry]:
-        """Leave out what ended a process that tried to decode it."""
+        """Leave out what ended a process that tried to decode it, and mark what came often and did not."""
         known = {entry.stream_id for entry in self.crashing}
         entries = [entry for entry in entries if entry.stream_id not in known]
         often = await self._delivered_often(entries)
@@ -120,7 +134,8 @@ class Reader:
             log.error("entry_crashes_decoder", extra={"shard": self.shard, "stream_id": entry.stream_id})
         self.crashing += found
         ended = {entry.stream_id for entry in found}
-        return [entry for entry in entries if entry.stream_id not in ended]
+        entries = [entry for entry in entries if entry.stream_id not in ended]
+        return [replace(entry, often=True) if entry.stream_id in often else entry for entry in entries]
 
     async def _delivered_often(self, entries: Sequence[Entry]) -> set[str]:
         """Return the ids of those that were delivered so often that they may have ended whoever decoded them."""
@@ -138,16 +153,11 @@ class Reader:
         return often
 
     def _entries(self, raw: Sequence[Raw]) -> list[Entry]:
-        entries: list[Entry] = []
-        for entry_id, fields in raw:
-            if entry_id is None:
-                continue
-            if not fields:
-                self.lost.append(entry_id.decode())
-            else:
-                # A foreign field set has no batch: empty bytes are quarantined as truncated.
-                entries.append(Entry(self.shard, entry_id.decode(), fields.get(FIELD, b"")))
-        return entries
+        named = [(entry_id.decode(), fields) for entry_id, fields in raw if entry_id is not None]
+        self._lose(entry_id for entry_id, fields in named if not fields)
+        # A foreign field set has no batch: empty bytes are quarantined as truncated.
+        held = [(entry_id, fields.get(FIELD, b"")) for entry_id, fields in named if fields]
+        return [Entry(self.shard, entry_id, data, decoded_bytes(data)) for entry_id, data in held]
 
     async def note_commit(self, newest: int) -> None:
         """Say up to which commit acknowledgements refer; call it after a COMMIT and before `ack`."""

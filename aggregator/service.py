@@ -174,7 +174,13 @@ class Aggregator:
         settings = self._settings
         link = self._open_link(BLOCK_MS / 1000)
         lanes = self._lanes_of[number] = Lanes(settings, self._hosts)
-        reader = Reader(link, number, self.consumer, reclaim_idle_ms=int(settings.streamgauge_reclaim_idle_s * 1000))
+        reader = Reader(
+            link,
+            number,
+            self.consumer,
+            reclaim_idle_ms=int(settings.streamgauge_reclaim_idle_s * 1000),
+            max_bytes=settings.streamgauge_commit_max_bytes,
+        )
 
         async def check() -> None:
             await self._check_database(link, await lanes.main())

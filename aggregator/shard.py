@@ -8,7 +8,7 @@ same entries again, for ever, with growing pauses; a stop drains what was read.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
@@ -32,10 +32,30 @@ BLOCK_MS: Final = 200
 LARGE_ENTRY_BYTES: Final = 64 << 10
 READ_BYTES: Final = 4 << 20
 """A read takes about this much, so that the stages behind it begin early; a commit may take several reads."""
+READ_ENTRIES: Final = 32
+"""Most entries of one reply, whose sizes are known afterwards only."""
+HELD_BYTES: Final = 32 << 20
+"""What is decoded together, and what is committed together, is at most this much decompressed, or one entry."""
+IN_FLIGHT_BYTES: Final = 96 << 20
+"""From its decoding to its commit, all of it: three times as much, so that the stages overlap."""
 AHEAD: Final = 4
 """Reads that wait decoded while a commit is folded: as much as it may hold."""
 
 T = TypeVar("T")
+
+
+def divided(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Yield groups that fit into memory, in order; what came often is alone: together with others it may not fit."""
+    group: list[Entry] = []
+    held = 0
+    for entry in entries:
+        held += entry.held_bytes
+        if group and (held > HELD_BYTES or entry.often or group[-1].often):
+            yield group
+            group, held = [], entry.held_bytes
+        group.append(entry)
+    if group:
+        yield group
 
 
 class Shard:
@@ -65,6 +85,11 @@ class Shard:
         self._is_over = False
         self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(maxsize=1)
         self._reclaim_at = 0.0
+        self._tallied: set[str] = set()
+        """Those without payload that were counted: a look on its way finds one again after it is acknowledged."""
+        self._in_flight = 0
+        """Bytes of `IN_FLIGHT_BYTES`."""
+        self._let_go = asyncio.Condition()
         self._entry_bytes = LARGE_ENTRY_BYTES
         """What an entry of this shard takes, as last seen."""
 
@@ -85,7 +110,9 @@ class Shard:
             if entries or is_backlog or self.reader.lost or self.reader.crashing:
                 self._crash.reach("after_read")
                 is_backlog = not self._room(entries)
-                await self._read.put((entries, is_backlog))
+                groups = [*divided(entries)] or [entries]
+                for left, group in zip(reversed(range(len(groups))), groups, strict=True):
+                    await self._read.put((group, is_backlog or left > 0))
         await self._read.put(None)
 
     async def _gather(self, is_backlog: bool) -> list[Entry]:
@@ -93,17 +120,25 @@ class Shard:
         if self.stop.is_set():
             return []
         entries = await self._reclaimed()
-        if room := self._room(entries):
-            entries += await self.reader.read(room, 0 if is_backlog else BLOCK_MS)
-        if entries and not is_backlog and self._room(entries):
+        has_waited = is_backlog
+        while room := min(self._room(entries), READ_ENTRIES):
+            more = await self.reader.read(room, 0 if entries or is_backlog else BLOCK_MS)
+            entries += more
+            if len(more) == room:
+                continue
+            if has_waited or not entries:
+                break
             # One pause instead of a read per entry: with many small producers each read would return one.
             await self._pause(self._settings.streamgauge_commit_interval_s)
-        while entries and (room := self._room(entries)):
-            more = await self.reader.read(room, 0)
-            if not more:
-                break
-            entries += more
+            has_waited = True
         return entries
+
+    async def _hold(self, entries: Sequence[Entry]) -> None:
+        """Wait until there is memory for entries: what is ahead of them is committed meanwhile."""
+        held = _held_bytes(entries)
+        async with self._let_go:
+            await self._let_go.wait_for(lambda: not self._in_flight or self._in_flight + held <= IN_FLIGHT_BYTES)
+            self._in_flight += held
 
     def _room(self, entries: Sequence[Entry]) -> int:
         """Return how many more entries this read should take; COUNT is all that it can be bounded by.
@@ -111,6 +146,8 @@ class Shard:
         One that is too large leaves the stages behind it idle, and holds in memory what its entries decompress to.
         """
         size = _size_bytes(entries)
+        if _held_bytes(entries) >= HELD_BYTES:
+            return 0
         if entries:
             self._entry_bytes = max(1, size // len(entries))
         settings = self._settings
@@ -134,6 +171,7 @@ class Shard:
     async def _decode_stage(self) -> None:
         while (read := await self._read.get()) is not None:
             entries, is_backlog = read
+            await self._hold(entries)
             work = await self._retry(lambda e=entries: self.committer.decode(e), "decode")
             await self._decoded.put((work, is_backlog))
         await self._decoded.put(None)
@@ -165,25 +203,31 @@ class Shard:
     def _fits(self, taken: Sequence[Work], more: Work) -> bool:
         entries = [entry for work in (*taken, more) for entry in work.entries]
         settings = self._settings
-        is_small = _size_bytes(entries) <= settings.streamgauge_commit_max_bytes
-        return is_small and len(entries) <= settings.streamgauge_commit_max_batches
+        is_small = _size_bytes(entries) <= settings.streamgauge_commit_max_bytes and _held_bytes(entries) <= HELD_BYTES
+        is_alone = any(entry.often for entry in entries)
+        return is_small and not is_alone and len(entries) <= settings.streamgauge_commit_max_batches
 
     async def _commit_stage(self) -> None:
         while (prepared := await self._prepared.get()) is not None:
             await self._retry(lambda p=prepared: self._commit(p), "commit")
+            async with self._let_go:
+                self._in_flight -= _held_bytes(prepared.entries)
+                self._let_go.notify_all()
 
     async def _commit(self, prepared: Prepared) -> None:
         await self._check_database()
         await self._count_lost()
-        crashing, self.reader.crashing = self.reader.crashing, []
+        crashing = list(self.reader.crashing)
         for entry in crashing:
             await self.committer.refuse_crashing(entry)
         await self.committer.finish(prepared)
         ids = [entry.stream_id for entry in (*prepared.entries, *crashing)]
         self._crash.reach("before_ack")
-        await self._ack(ids)
+        if await self._ack(ids):
+            del self.reader.crashing[: len(crashing)]
 
-    async def _ack(self, ids: list[str]) -> None:
+    async def _ack(self, ids: list[str]) -> bool:
+        """Acknowledge; returns whether Redis has heard of it."""
         lane = await self._lanes.main()
         async with acquire(lane.pool) as connection:
             newest = int(await connection.fetchval(load("newest_commit")))
@@ -192,21 +236,26 @@ class Shard:
             self._crash.reach("after_note")
             await self.reader.ack(ids)
             self._crash.reach("after_ack")
+            return True
         except (RedisError, OSError, TimeoutError):
             # They are committed: read again from our pending list they are known as duplicates, then acknowledged.
             self.reader.restart()
             log.warning("ack_failed", extra={"shard": self.reader.shard, "entries": len(ids)})
+            return False
 
     async def _count_lost(self) -> None:
         """Count entries whose payload was trimmed before we read it; their gap tells how many events."""
-        lost, self.reader.lost = self.reader.lost, []
+        lost = list(self.reader.lost)
         if not lost:
             return
-        lane = await self._lanes.main()
-        async with acquire(lane.pool) as connection:
-            await connection.execute(load("tally"), "payload_gone", len(lost))
-        log.error("payload_lost", extra={"shard": self.reader.shard, "entries": len(lost)})
-        await self._ack(lost)
+        if fresh := len(set(lost) - self._tallied):
+            lane = await self._lanes.main()
+            async with acquire(lane.pool) as connection:
+                await connection.execute(load("tally"), "payload_gone", fresh)
+            log.error("payload_lost", extra={"shard": self.reader.shard, "entries": fresh})
+        self._tallied |= set(lost)
+        if await self._ack(lost):
+            del self.reader.lost[: len(lost)]
 
     async def _retry(self, step: Callable[[], Awaitable[T]], what: str) -> T:
         """Run a step until it succeeds; operational errors are waited out."""
@@ -224,3 +273,7 @@ class Shard:
 
 def _size_bytes(entries: Sequence[Entry]) -> int:
     return sum(len(entry.data) for entry in entries)
+
+
+def _held_bytes(entries: Sequence[Entry]) -> int:
+    return sum(entry.held_bytes for entry in entries)

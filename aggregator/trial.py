@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from aggregator.decode import BlockCache, Entry, decode
@@ -17,6 +18,8 @@ START_S: Final = 60.0
 DECODE_S: Final = 20.0
 """For one batch."""
 
+OOM_SCORE: Final = Path("/proc/self/oom_score_adj")
+MOST_LIKELY: Final = "1000"
 LENGTH_BYTES: Final = 4
 READY: Final = b"r"
 DECODED: Final = b"."
@@ -28,6 +31,9 @@ class TrialError(OSError):
 
 def main() -> int:
     """Decode what comes in, each batch behind its length; write a mark once ready and after each."""
+    # Where memory runs out this process is to go, and not the one that waits for its answer.
+    with suppress(OSError):
+        OOM_SCORE.write_text(MOST_LIKELY)
     source, sink, blocks = sys.stdin.buffer, sys.stdout.buffer, BlockCache()
     sink.write(READY)
     sink.flush()

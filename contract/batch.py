@@ -13,8 +13,9 @@ The envelope is fixed for ever, so any reader of any age can account for a batch
         40     8  checksum: blake2b-64 over bytes 0..40 and everything after 48
         48     -  body: msgpack of Body, an array; fields are only ever appended, with defaults
 
-Promise: `read_envelope` and `read_body` raise nothing but BatchError, whatever the bytes; they never allocate
-more than MAX_BODY_BYTES for a body; a Body they return has columns of matching lengths.
+Promise: `read_envelope` and `read_body` raise nothing but BatchError, whatever the bytes (and MemoryError, which says
+nothing of them); they never allocate more than MAX_BODY_BYTES for a body; a Body they return has columns of matching
+lengths.
 """
 
 import struct
@@ -51,6 +52,8 @@ ZSTD_LEVEL: Final = 1
 
 _HEAD = struct.Struct("<4sHH16sQQ")
 HEADER_BYTES: Final = _HEAD.size + 8
+_FRAME_HEADER_BYTES: Final = 18
+"""Of zstd, at most."""
 
 
 class BatchError(ValueError):
@@ -140,7 +143,7 @@ _encoder = msgspec.msgpack.Encoder()
 _body_decoder = msgspec.msgpack.Decoder(Body)
 _directory_decoder = msgspec.msgpack.Decoder(Directory)
 _local = threading.local()
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MemoryError, OverflowError)
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
 
 
 def checksum_of(data: bytes | memoryview) -> bytes:
@@ -183,6 +186,18 @@ def read_envelope(data: bytes) -> Envelope:
     if not 1 <= seq <= MAX_SEQ or events > MAX_EVENTS:
         raise BatchError(Quarantined.MALFORMED, f"seq {seq} or events {events} is out of range")
     return Envelope(version, flags, producer_id, seq, events, checksum)
+
+
+def decoded_bytes(data: bytes) -> int:
+    """Return what a batch takes with its body decompressed, as it says itself. Whatever the bytes: raises nothing."""
+    if len(data) < HEADER_BYTES or not data[6] & COMPRESSED:
+        return len(data)
+    try:
+        size = zstandard.frame_content_size(data[HEADER_BYTES : HEADER_BYTES + _FRAME_HEADER_BYTES])
+    except zstandard.ZstdError:
+        return len(data)
+    # What declares more is refused before it is decompressed.
+    return len(data) + (size if 0 <= size <= MAX_BODY_BYTES else 0)
 
 
 def read_body(envelope: Envelope, data: bytes) -> Body:

@@ -31,7 +31,8 @@ class Consumer:
         self.link = open_link(self.settings)
         self.lanes = Lanes(self.settings)
         self.threads = ThreadPoolExecutor(2)
-        self.reader = Reader(self.link, SHARD, name, reclaim_idle_ms=0)
+        limit = self.settings.streamgauge_commit_max_bytes
+        self.reader = Reader(self.link, SHARD, name, reclaim_idle_ms=0, max_bytes=limit)
         self.committer = Committer(self.lanes, SHARD, name, self.threads, CrashPoint(""))
 
     async def send(self, *batches: bytes) -> None:

@@ -1,10 +1,13 @@
 """I2: accepted = committed + dropped + quarantined + lost + in flight, for each producer."""
 
+import asyncio
 import os
+from typing import Any
 
 from contract.batch import read_envelope
 from tests.batches import make_batch
 from tests.consuming import consumer
+from tests.fundamentals.test_commit_then_ack import until
 from tests.fundamentals.test_one_effect import NOW_S, batches
 
 
@@ -72,3 +75,30 @@ async def test_trimmed_payload_is_counted_and_shows_as_a_gap(dsn: str, redis_url
         await c.consume()
         assert c.reader.lost == [entries[1].stream_id]
         assert await c.one("SELECT sealed_after - sealed_before FROM gaps") == 5
+
+
+async def test_what_is_gone_is_counted_once_though_counting_failed_first(dsn: str, redis_url: str) -> None:
+    """A deleted entry leaves the pending list with the reply that tells of it: its id is kept until it is counted."""
+    refuse = """
+        CREATE SEQUENCE tried;
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM nextval('tried'); RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON tallies FOR EACH ROW EXECUTE FUNCTION refuse();
+    """
+    gone = "SELECT value FROM tallies WHERE name = 'payload_gone'"
+    fast: dict[str, Any] = {"streamgauge_commit_interval_s": 0.01, "streamgauge_reclaim_interval_s": 0.05}
+    async with consumer(dsn, redis_url, "dead") as dead, consumer(dsn, redis_url, **fast) as c:
+        await c.send(*batches(2))
+        entries = await dead.read()
+        await c.link.xdel("sg:{00}", entries[0].stream_id)
+        await (await c.pool()).execute(refuse)
+        shard = c.shard()
+        running = asyncio.create_task(shard.run())
+        await until(c, "SELECT coalesce(pg_sequence_last_value('tried'), 0) >= 2")
+        await (await c.pool()).execute("DROP TRIGGER refuse ON tallies")
+        await until(c, f"SELECT coalesce(({gone}), 0) > 0")
+        await until(c, "SELECT sum(committed_events) = 5 FROM producers")
+        shard.stop.set()
+        await running
+        assert await c.one(gone) == 1
+        assert await c.pending() == 0

@@ -1,12 +1,16 @@
 """The reader on real Redis servers: what is drained, what was trimmed, what another consumer left behind."""
 
+from typing import Any
+
 import pytest
 
-from aggregator.reader import is_drained
+from aggregator.reader import SUSPECT_DELIVERIES, is_drained
 from streamgauge.embedded import RedisServer
 from tests.consuming import SHARD, consumer
 from tests.fundamentals.test_one_effect import batches
 from tests.servers import Servers, redis_binaries
+
+SMALL: dict[str, Any] = {"streamgauge_commit_max_bytes": 1 << 16}
 
 
 @pytest.fixture(params=list(redis_binaries()))
@@ -48,3 +52,28 @@ async def test_group_is_made_from_the_beginning_when_it_is_gone(dsn: str, redis_
         assert await c.reader.reclaim(10) == []
         assert await c.consume() == 3
         assert await c.one("SELECT committed_events FROM producers") == 15
+
+
+async def test_what_was_delivered_before_comes_by_its_bytes(dsn: str, redis_url: str) -> None:
+    """A reply that ended its reader is not asked for again: taken over and read again, it comes in pieces."""
+    async with consumer(dsn, redis_url, "dead") as dead, consumer(dsn, redis_url, **SMALL) as c:
+        await c.send(*[bytes(20_000)] * 7, bytes(100_000), bytes(20_000))
+        assert len(await dead.read()) == 9
+        taken = [len(await c.reader.reclaim(100)) for _ in range(5)]
+        assert taken == [3, 3, 1, 1, 1], "65 536 bytes hold three; what is longer comes alone"
+        c.reader.restart()
+        assert [len(await c.reader.read(100, 0)) for _ in range(6)] == [3, 3, 1, 1, 1, 0]
+
+
+async def test_what_was_delivered_often_is_marked(dsn: str, redis_url: str) -> None:
+    """It did not end the process that tried it: it is handled alone, where it may have been too much with others."""
+    async with consumer(dsn, redis_url) as c:
+        await c.send(*batches(2))
+        for _ in range(SUSPECT_DELIVERIES):
+            c.reader.restart()
+            assert not any(entry.often for entry in await c.read())
+        c.reader.restart()
+        entries = await c.read()
+        assert [entry.often for entry in entries] == [True, True]
+        await c.committer.settle(entries)
+        assert await c.one("SELECT committed_events FROM producers") == 10
