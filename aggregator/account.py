@@ -37,7 +37,7 @@ def _runs(number: int, batches: Sequence[Booked]) -> list[dict[str, Any]]:
     for b in batches:
         d, seq = b.batch, b.batch.envelope.seq
         if runs and runs[-1]["hi"] == seq:
-            runs[-1]["checksums"].append(d.short_checksum)
+            runs[-1]["checksums"].append(d.envelope.short_checksum)
             runs[-1] |= {"hi": seq + 1, "after": d.sealed_after, "window_hi": d.body.window_start_s}
             continue
         runs.append(
@@ -49,7 +49,7 @@ def _runs(number: int, batches: Sequence[Booked]) -> list[dict[str, Any]]:
                 "after": d.sealed_after,
                 "window_lo": d.body.window_start_s,
                 "window_hi": d.body.window_start_s,
-                "checksums": [d.short_checksum],
+                "checksums": [d.envelope.short_checksum],
             }
         )
     return runs

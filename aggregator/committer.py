@@ -8,7 +8,7 @@ every operational error is raised, with nothing to be undone.
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from aggregator.decode import Booked, Decoded, Entry, decode_all
 from aggregator.fold import fold
 from aggregator.identities import check_resolved
 from aggregator.lanes import Lane, Lanes
-from aggregator.quarantine import Quarantine
+from aggregator.quarantine import Claim, Quarantine
 from contract.batch import VERSION, BatchError, Envelope, read_envelope
 from contract.crash import CrashPoint
 from contract.reasons import Parked, Quarantined
@@ -33,7 +33,9 @@ from database.partitions import ensure
 log = logging.getLogger(__name__)
 
 LEDGER_LIFETIME_MS: Final = 7 * 86_400_000
-MAX_SEQ_JUMP: Final = 1_000_000
+KNOWN_BEFORE_MS: Final = 6 * 86_400_000
+"""If a producer's row was retired and made anew, all that the old one had applied was sealed a week before the new one
+was made; a day of it is for clocks that differ."""
 _MAX_ROUNDS: Final = 20
 NO_PARTITION: Final = "23514"
 NEWEST: Final = 60
@@ -60,12 +62,18 @@ class Ready:
     generation: int
     """That of the series numbers in `folded`: the ledger refuses it once it is over."""
     booked: list[Booked] = field(default_factory=list[Booked])
-    duplicates: dict[int, int] = field(default_factory=dict[int, int])
+    copies: list[Booked] = field(default_factory=list[Booked])
+    """Left out: their seqs are accounted for, or another one in `booked` has the same."""
     folded: Fold = field(default_factory=Fold)
     unknown_history: list[Decoded] = field(default_factory=list[Decoded])
     refused: list[tuple[Decoded, BatchError]] = field(default_factory=list[tuple[Decoded, BatchError]])
     others: list[Booked] = field(default_factory=list[Booked])
-    """Other contents under the identity of a batch in `booked`."""
+    """Of the copies: other contents under the identity of a batch in `booked`."""
+
+    @property
+    def duplicates(self) -> dict[int, int]:
+        """How many copies there are of each producer."""
+        return Counter(b.producer_no for b in self.copies)
 
 
 @dataclass(slots=True)
@@ -182,11 +190,12 @@ class Committer:
         return work
 
     async def _ready(self, lane: Lane, batches: Sequence[Decoded]) -> "Ready":
-        known, generation = await self._identify(lane, batches)
+        oldest_ms = lane.now_ms() - LEDGER_LIFETIME_MS
+        known, generation = await self._identify(lane, batches, oldest_ms)
         ready = Ready(lane, generation)
         for batch in batches:
             producer = known.get(batch.envelope.producer_id)
-            if producer is None:
+            if producer is None or not _has_history(producer, batch, oldest_ms):
                 ready.unknown_history.append(batch)
                 continue
             try:
@@ -194,7 +203,7 @@ class Committer:
             except BatchError as error:
                 ready.refused.append((batch, error))
         self._leave_out_copies(ready)
-        ready.folded = await self._fold(ready.booked, ready.duplicates)
+        ready.folded = await self._fold(ready)
         return ready
 
     async def _finish(self, ready: "Ready") -> None:
@@ -203,15 +212,16 @@ class Committer:
         for batch, error in ready.refused:
             await self._quarantine.refuse(ready.lane, batch.entry, batch.envelope, batch, error)
         await self._commit(ready)
-        await self._quarantine.keep_conflicts(ready.lane, ready.others)
+        await self._quarantine.keep_conflicts(ready.lane, _claims(ready.others))
 
-    async def _fold(self, booked: list[Booked], duplicates: dict[int, int]) -> Fold:
+    async def _fold(self, ready: "Ready") -> Fold:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, fold, booked, self._shard, dict(duplicates))
+        return await loop.run_in_executor(self._threads, fold, ready.booked, self._shard, ready.duplicates)
 
-    async def _identify(self, lane: Lane, batches: Sequence[Decoded]) -> tuple[dict[bytes, Producer], int]:
+    async def _identify(
+        self, lane: Lane, batches: Sequence[Decoded], oldest_ms: int
+    ) -> tuple[dict[bytes, Producer], int]:
         await lane.identities.refresh()
-        oldest_ms = lane.now_ms() - LEDGER_LIFETIME_MS
         known = await lane.identities.producer_numbers(batches, oldest_ms)
         generation = await lane.identities.resolve([b for b in batches if b.envelope.producer_id in known])
         return known, generation
@@ -219,7 +229,7 @@ class Committer:
     def _book(self, lane: Lane, batch: Decoded, producer: Producer) -> Booked:
         check_resolved(batch)
         seq, window_s = batch.envelope.seq, batch.body.window_start_s
-        if seq > lane.top_seq(producer.producer_no, producer.top_seq) + MAX_SEQ_JUMP:
+        if lane.jumps(producer, seq):
             raise BatchError(Quarantined.SEQ_JUMP, f"seq {seq} is too far above {producer.top_seq}")
         now_s = lane.now_ms() // 1000
         if window_s > now_s + FUTURE_BOUND_S:
@@ -233,14 +243,15 @@ class Committer:
     async def _commit(self, ready: "Ready") -> None:
         """Apply; leave out what was applied before and try again; divide until a data fault stands alone."""
         for _ in range(_MAX_ROUNDS):
-            if not ready.booked and not ready.duplicates:
+            if not ready.booked and not ready.copies:
                 return
             try:
                 already = await self._apply(ready)
             except asyncpg.PostgresError as error:
                 if is_stale(error):
                     ready.lane.identities.forget()
-                    return await self._finish(await self._ready(ready.lane, [b.batch for b in ready.booked]))
+                    again = [b.batch for b in (*ready.booked, *ready.copies)]
+                    return await self._finish(await self._ready(ready.lane, again))
                 if error.sqlstate == NO_PARTITION:
                     await ensure_partitions(ready)
                     continue
@@ -268,11 +279,10 @@ class Committer:
 
     async def _leave_out(self, ready: "Ready", already: set[tuple[int, int]]) -> None:
         known = [b for b in ready.booked if b.identity in already]
-        for b in known:
-            ready.duplicates[b.producer_no] = ready.duplicates.get(b.producer_no, 0) + 1
-        await self._quarantine.keep_conflicts(ready.lane, known)
+        await self._quarantine.keep_conflicts(ready.lane, _claims(known))
+        ready.copies += known
         ready.booked = [b for b in ready.booked if b.identity not in already]
-        ready.folded = await self._fold(ready.booked, ready.duplicates)
+        ready.folded = await self._fold(ready)
 
     def _leave_out_copies(self, ready: "Ready") -> None:
         """Keep one batch of each identity; one with the same identity and another checksum is no copy."""
@@ -280,21 +290,26 @@ class Committer:
         for b in ready.booked:
             kept = first.setdefault(b.identity, b)
             if kept is not b:
-                ready.duplicates[b.producer_no] = ready.duplicates.get(b.producer_no, 0) + 1
+                ready.copies.append(b)
                 if kept.batch.envelope.checksum != b.batch.envelope.checksum:
                     ready.others.append(b)
         ready.booked = list(first.values())
 
     async def _divide(self, ready: "Ready", error: Exception) -> None:
+        if not ready.booked:
+            raise error
+        log.warning("data_fault_divided", extra={"batches": len(ready.booked), "error": str(error)})
+        parts = [Ready(ready.lane, ready.generation, copies=ready.copies)]
         if len(ready.booked) == 1:
             batch = ready.booked[0].batch
             fault = BatchError(Quarantined.DATABASE, f"{type(error).__name__}: {error}")
-            return await self._quarantine.refuse(ready.lane, batch.entry, batch.envelope, batch, fault)
-        log.warning("data_fault_divided", extra={"batches": len(ready.booked), "error": str(error)})
-        middle = len(ready.booked) // 2
-        for half in (ready.booked[:middle], ready.booked[middle:]):
-            part = Ready(ready.lane, ready.generation, half)
-            part.folded = await self._fold(half, {})
+            await self._quarantine.refuse(ready.lane, batch.entry, batch.envelope, batch, fault)
+        else:
+            middle = len(ready.booked) // 2
+            halves = (ready.booked[:middle], ready.booked[middle:])
+            parts += [Ready(ready.lane, ready.generation, half) for half in halves]
+        for part in parts:
+            part.folded = await self._fold(part)
             await self._commit(part)
 
     async def refuse_crashing(self, entry: Entry) -> None:
@@ -307,3 +322,13 @@ async def ensure_partitions(ready: Ready) -> None:
     """Make the partitions that a commit missed."""
     async with acquire(ready.lane.pool) as connection:
         await ensure(connection, {b.window_s for b in ready.booked})
+
+
+def _has_history(producer: Producer, batch: Decoded, oldest_ms: int) -> bool:
+    """Whether the row would tell that a batch was applied: it may be a new one, of a producer that was retired."""
+    flushed_ms = batch.body.flushed_ms
+    return flushed_ms >= oldest_ms or flushed_ms >= producer.first_seen_ms - KNOWN_BEFORE_MS
+
+
+def _claims(batches: Sequence[Booked]) -> list[Claim]:
+    return [Claim(b.producer_no, b.batch.entry, b.batch.envelope) for b in batches]

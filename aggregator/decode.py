@@ -139,11 +139,6 @@ class Decoded:
     merged_entries: Entries
 
     @property
-    def short_checksum(self) -> int:
-        """The first 32 bits of the checksum, as PostgreSQL's `int` holds them."""
-        return int.from_bytes(self.envelope.checksum[:4], "little", signed=True)
-
-    @property
     def sealed_after(self) -> int:
         """Events in all batches of the producer up to and with this one, as the producer counted."""
         return self.body.accepted - sum(self.body.dropped.values())

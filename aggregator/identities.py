@@ -58,31 +58,32 @@ class Identities:
     async def producer_numbers(self, batches: Sequence[Decoded], oldest_ms: int) -> dict[bytes, Producer]:
         """Return the ledger row of every producer in `batches`, making those that are new.
 
-        A producer without a row, of which a batch was sealed before `oldest_ms`, is left out: its row may have
+        A producer without a row, of which every batch was sealed before `oldest_ms`, is left out: its row may have
         been retired, so that nobody can tell which of its batches were applied.
         """
         wanted: dict[bytes, tuple[str, int]] = {}
         old: set[bytes] = set()
         for d in batches:
             producer_id = d.envelope.producer_id
-            if producer_id not in self._producers:
+            if producer_id in self._producers:
+                continue
+            if d.body.flushed_ms < oldest_ms:
+                old.add(producer_id)
+            else:
                 wanted[producer_id] = (d.body.service, d.entry.shard)
-                if d.body.flushed_ms < oldest_ms:
-                    old.add(producer_id)
-        if old:
+        if old := old - wanted.keys():
             self._producers |= await find_producers(self.pool, old)
-            wanted = {i: v for i, v in wanted.items() if i not in old}
         if wanted:
             self._producers |= await register_producers(self.pool, wanted)
         ids = {d.envelope.producer_id for d in batches}
         return {i: self._producers[i] for i in ids if i in self._producers}
 
-    async def producer_number(self, producer_id: bytes, batch: Decoded | None, shard: int) -> int:
-        """Return the ledger number of a producer whose batch may not be decodable."""
+    async def producer(self, producer_id: bytes, batch: Decoded | None, shard: int) -> Producer:
+        """Return the ledger row of a producer whose batch may not be decodable."""
         if producer_id not in self._producers:
             service = batch.body.service if batch is not None else "unknown"
             self._producers |= await register_producers(self.pool, {producer_id: (service, shard)})
-        return self._producers[producer_id].producer_no
+        return self._producers[producer_id]
 
     async def resolve(self, batches: Sequence[Decoded]) -> int:
         """Give every block its series and layout numbers, admitting what is new; returns their generation."""

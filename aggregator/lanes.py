@@ -6,16 +6,20 @@ Promise: a load-test batch never touches a row of the real schema.
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Final
 
 from aggregator.decode import BlockCache
 from aggregator.identities import Identities
 from aggregator.settings import AggregatorSettings
+from database.admission import Producer
 from database.connect import SCHEMA, Pool, acquire, open_pool
 from database.hosts import Hosts
 from database.load_runs import ensure_run
 from database.pooler import open_pooled
 from database.queries import load
+
+MAX_SEQ_JUMP: Final = 1_000_000
+"""No producer seals so many batches while none arrives: a seq further above all others is not believed."""
 
 
 class Lane:
@@ -45,12 +49,12 @@ class Lane:
         """Return how far the database clock is ahead of our wall clock."""
         return time.monotonic() + self._offset_ms / 1000 - time.time()
 
-    def top_seq(self, producer_no: int, ledger: int) -> int:
-        """Return the highest seq known of a producer."""
-        return max(self._top.get(producer_no, 0), ledger)
+    def jumps(self, producer: Producer, seq: int) -> bool:
+        """Whether a seq is too far above every one known of its producer."""
+        return seq > max(self._top.get(producer.producer_no, 0), producer.top_seq) + MAX_SEQ_JUMP
 
     def saw_seq(self, producer_no: int, seq: int) -> None:
-        """Note a committed seq."""
+        """Note a seq that is accounted for."""
         self._top[producer_no] = max(self._top.get(producer_no, 0), seq)
 
 

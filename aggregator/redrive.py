@@ -22,7 +22,7 @@ async def redrive_parked(pool: Pool, committer: Committer) -> int:
     for row in rows:
         await committer.settle([Entry(row["shard"], row["stream_id"], row["payload"])])
         async with acquire(pool) as connection:
-            await connection.execute(load("unpark"), row["parked_id"])
+            await connection.execute(load("unpark"), row["parked_id"], Parked.UNKNOWN_VERSION)
     if rows:
         log.info("parked_entries_redriven", extra={"entries": len(rows)})
     return len(rows)

@@ -74,6 +74,11 @@ class Envelope(NamedTuple):
     events: int
     checksum: bytes
 
+    @property
+    def short_checksum(self) -> int:
+        """The first 32 bits of the checksum, as PostgreSQL's `int` holds them."""
+        return int.from_bytes(self.checksum[:4], "little", signed=True)
+
 
 class Directory(msgspec.Struct, array_like=True, frozen=True):
     """Which series a batch speaks of. Often equal from batch to batch: readers cache it by its bytes.

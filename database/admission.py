@@ -7,7 +7,7 @@ beyond its budget of active series gets its overflow series instead, so that tot
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from contract.metric import Kind, MetricDef
@@ -32,6 +32,13 @@ class Producer(NamedTuple):
     producer_no: int
     top_seq: int
     """Highest seq accounted for when the row was read."""
+    first_seen_ms: int
+    """When the row was made, by the database's clock."""
+
+    @classmethod
+    def of(cls, row: Any) -> "Producer":
+        """Read a row of register_producers or find_producers."""
+        return cls(int(row["producer_no"]), int(row["top_seq"]), int(row["first_seen_s"] * 1000))
 
 
 def key_hash(key: bytes) -> UUID:
@@ -117,11 +124,11 @@ async def register_producers(pool: Pool, producers: dict[bytes, tuple[str, int]]
             [producers[i][0] for i in ids],
             [producers[i][1] for i in ids],
         )
-    return {row["producer_id"].bytes: Producer(int(row["producer_no"]), int(row["top_seq"])) for row in rows}
+    return {row["producer_id"].bytes: Producer.of(row) for row in rows}
 
 
 async def find_producers(pool: Pool, producer_ids: Iterable[bytes]) -> dict[bytes, Producer]:
     """Return the ledger rows that exist; makes none."""
     async with acquire(pool) as connection:
         rows = await connection.fetch(load("find_producers"), [UUID(bytes=i) for i in producer_ids])
-    return {row["producer_id"].bytes: Producer(int(row["producer_no"]), int(row["top_seq"])) for row in rows}
+    return {row["producer_id"].bytes: Producer.of(row) for row in rows}

@@ -157,6 +157,7 @@ class Accounting(NamedTuple):
     """What a batch says of its producer, for the ledger; None where its body could not be read."""
 
     producer_no: int
+    checksum: int
     sealed_before: int | None
     sealed_after: int | None
     window_s: int
@@ -186,6 +187,7 @@ async def quarantine_batch(pool: Pool, entry: SetAside, known: Accounting) -> bo
                 known.accepted,
                 json.dumps(known.dropped),
                 entry.payload,
+                known.checksum,
             )
         except BaseException:
             await roll_back(connection)
@@ -194,12 +196,12 @@ async def quarantine_batch(pool: Pool, entry: SetAside, known: Accounting) -> bo
         return fresh
 
 
-async def park(pool: Pool, entry: SetAside, version: int) -> None:
-    """Keep a valid entry that this program must not fold, until one that knows it comes."""
+async def park(pool: Pool, entry: SetAside, version: int) -> bool:
+    """Keep a valid entry that this program must not fold; False if another content is parked under its seq."""
     assert entry.producer_id is not None, "BUG: a parked entry has a trusted envelope"
     async with acquire(pool) as connection:
         await connection.execute("BEGIN")
-        await connection.execute(
+        kept: bool | None = await connection.fetchval(
             load("park"),
             entry.shard,
             entry.stream_id,
@@ -211,10 +213,11 @@ async def park(pool: Pool, entry: SetAside, version: int) -> None:
             entry.payload,
         )
         await commit(connection)
+    return kept is not None
 
 
 async def find_conflicts(pool: Pool, batches: Sequence[tuple[int, int, int]]) -> list[int]:
-    """Return places of those (producer_no, seq, checksum) that were applied lately, with another checksum."""
+    """Return places of those (producer_no, seq, checksum) that were accounted for lately, with another checksum."""
     if not batches:
         return []
     producers, seqs, checksums = zip(*batches, strict=True)

@@ -43,3 +43,48 @@ BEGIN
     UPDATE state SET generation = generation + 1;
     RETURN cardinality(gone);
 END $$;
+
+-- Quarantines one decoded batch: accounts for its seq so that it is neither lost nor applied twice.
+-- Returns false if the seq was accounted for already (a duplicate); SG001 tells that the producer was retired.
+CREATE OR REPLACE FUNCTION quarantine_batch(
+    shard_no smallint, entry_id text, why text, about text, producer int, id uuid, batch_seq bigint,
+    n_events bigint, before bigint, after bigint, window_s bigint, body_accepted bigint, body_dropped jsonb,
+    raw bytea
+) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    p producers%ROWTYPE;
+BEGIN
+    SELECT * INTO p FROM producers WHERE producer_no = producer FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'a producer row is gone' USING ERRCODE = 'SG001';
+    END IF;
+    IF p.applied @> batch_seq OR p.quarantined @> batch_seq THEN
+        UPDATE producers SET duplicates = duplicates + 1 WHERE producer_no = producer;
+        RETURN false;
+    END IF;
+    IF before IS NULL THEN
+        -- The body could not be read: go by the envelope's events, from the edge that is known.
+        SELECT coalesce((SELECT g.sealed_before FROM gaps g
+                          WHERE g.producer_no = producer AND g.first_seq <= batch_seq AND g.end_seq > batch_seq),
+                        p.top_sealed) INTO before;
+        after := before + n_events;
+        window_s := greatest(window_s, p.watermark_s);
+        IF batch_seq > p.top_seq THEN
+            body_accepted := p.accepted + n_events;
+            body_dropped := p.dropped;
+        END IF;
+    END IF;
+    PERFORM book_run(producer, batch_seq, batch_seq + 1, before, after, window_s, window_s);
+    UPDATE producers SET
+        quarantined = quarantined + int8multirange(int8range(batch_seq, batch_seq + 1)),
+        quarantined_events = quarantined_events + n_events,
+        dropped = CASE WHEN body_accepted >= accepted THEN body_dropped ELSE dropped END,
+        accepted = greatest(accepted, coalesce(body_accepted, 0)),
+        last_seen = now()
+     WHERE producer_no = producer;
+    INSERT INTO quarantine (shard, stream_id, reason, detail, producer_id, seq, events, payload)
+    VALUES (shard_no, entry_id, why, about, id, batch_seq, n_events, raw)
+    ON CONFLICT DO NOTHING;
+    RETURN true;
+END $$;

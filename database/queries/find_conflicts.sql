@@ -1,4 +1,4 @@
--- $1 producer numbers, $2 seqs, $3 checksums: places of those of these batches that were applied with another checksum.
+-- $1 producer numbers, $2 seqs, $3 checksums: places of those accounted for under another one.
 SELECT asked.place
   FROM unnest($1::int[], $2::bigint[], $3::int[]) WITH ORDINALITY AS asked(producer_no, seq, checksum, place),
        LATERAL (SELECT c.checksums[(asked.seq - c.first_seq + 1)::int] AS checksum FROM checksums AS c

@@ -81,7 +81,8 @@ async def test_batch_of_the_first_version_is_read_for_ever(name: str, dsn: str, 
         await c.committer.settle(await c.read())
         assert await c.one("SELECT count(*) FROM parked") == 1, "sealed long ago, by a producer without history"
         await (await c.pool()).execute(
-            "INSERT INTO producers (producer_id, service, shard) SELECT producer_id, 'golden', 0 FROM parked"
+            "INSERT INTO producers (producer_id, service, shard, first_seen) "
+            "SELECT producer_id, 'golden', 0, 'epoch' FROM parked"
         )
         await c.send(data)
         await c.consume()
@@ -102,10 +103,13 @@ async def test_batch_older_than_the_ledger_is_never_applied_again(dsn: str, redi
         for seq, sealed_ms in ((1, NOW_S * 1000 - 8 * DAY_MS), (2, NOW_S * 1000))
     ]
     async with consumer(dsn, redis_url) as c:
-        for data in reversed(sent):
-            await c.send(data)
-            await c.consume()
-        assert await c.one("SELECT applied::text FROM producers") == "{[1,3)}", "it has a ledger row by then"
+        await c.send(sent[1])
+        await c.consume()
+        await (await c.pool()).execute("UPDATE producers SET first_seen = now() - interval '9 days'")
+    async with consumer(dsn, redis_url) as c:
+        await c.send(sent[0])
+        await c.consume()
+        assert await c.one("SELECT applied::text FROM producers") == "{[1,3)}", "its row is older than it"
         await (await c.pool()).execute("UPDATE producers SET last_seen = now() - interval '8 days'")
         await keep_up(c)
         assert await c.one("SELECT count(*) FROM producers") == 0
@@ -122,6 +126,92 @@ async def test_batch_older_than_the_ledger_is_never_applied_again(dsn: str, redi
         assert await c.one("SELECT committed_events FROM retired") == 6
         report = await audit(await c.pool(), c.link)
         assert (report.ok, report.committed, report.in_flight) == (True, 6, 3), report
+
+
+def sealed(seq: int, *, ago_ms: int = 0) -> bytes:
+    """Three events under the next seq of one producer."""
+    counters, flushed_ms = {b"hits_total": (3, 3.0)}, NOW_S * 1000 - ago_ms
+    return make_batch(bytes(16), seq, counters=counters, accepted=3 * seq, window_s=NOW_S, flushed_ms=flushed_ms)
+
+
+async def apply_both(dsn: str, redis_url: str, old: bytes) -> None:
+    """Apply two batches of a producer whose row was made eight days ago, the older one last."""
+    async with consumer(dsn, redis_url) as c:
+        await c.send(sealed(2))
+        await c.consume()
+        await (await c.pool()).execute("UPDATE producers SET first_seen = now() - interval '8 days'")
+    async with consumer(dsn, redis_url, "other") as c:
+        await c.send(old)
+        await c.consume()
+        assert await c.rows("SELECT committed_events, duplicates FROM producers") == [
+            {"committed_events": 6, "duplicates": 0}
+        ]
+
+
+async def test_old_batch_is_unknown_to_a_row_that_was_made_anew(dsn: str, redis_url: str) -> None:
+    """A retired producer's row comes back empty with its next batch: what came before it may have been applied."""
+    old = sealed(1, ago_ms=8 * DAY_MS)
+    await apply_both(dsn, redis_url, old)
+    async with consumer(dsn, redis_url) as c:
+        await (await c.pool()).execute("UPDATE producers SET last_seen = now() - interval '8 days'")
+        await keep_up(c)
+        assert await c.one("SELECT count(*) FROM producers") == 0
+    async with consumer(dsn, redis_url, "other") as c:
+        await c.send(make_batch(bytes(16), 2, counters={b"hits_total": (3, 3.0)}, window_s=NOW_S + 86_400))
+        await c.consume()
+        assert await c.one("SELECT quarantined::text FROM producers") == "{[2,3)}", "set aside, under a row made anew"
+        await c.send(old)
+        await c.consume()
+        await c.send(sealed(3), old)
+        await c.consume()
+        assert await c.one("SELECT n FROM totals") == 9
+        assert await c.rows("SELECT reason, seq, payload FROM parked") == [
+            {"reason": "unknown_history", "seq": 1, "payload": old}
+        ]
+
+
+async def test_first_batches_of_a_producer_that_lives_long_stay_known(dsn: str, redis_url: str) -> None:
+    """They are older than its row: a copy that comes after a week is a duplicate like any other."""
+    old = sealed(1, ago_ms=8 * DAY_MS + 2000)
+    await apply_both(dsn, redis_url, old)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(old)
+        await c.consume()
+        assert await c.rows("SELECT committed_events, duplicates FROM producers") == [
+            {"committed_events": 6, "duplicates": 1}
+        ]
+        assert await c.one("SELECT count(*) FROM parked") == 0
+
+
+async def test_parked_batch_without_history_stays_parked_when_it_is_driven(
+    dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known by now, and nobody knows whether it was applied: kept under that reason, never lost in silence."""
+    newer = of_version(sealed(1, ago_ms=8 * DAY_MS), VERSION + 1)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(newer)
+        await c.consume()
+        for module in (committer, redrive):
+            monkeypatch.setattr(module, "VERSION", VERSION + 1)
+        for redriven in (1, 0):
+            assert await redrive_parked(await c.pool(), c.committer) == redriven
+            (row,) = await c.rows("SELECT reason, payload FROM parked")
+            assert row == {"reason": "unknown_history", "payload": newer}
+        report = await audit(await c.pool(), c.link)
+        assert (report.ok, report.in_flight, report.committed) == (True, 3, 0), report
+
+
+async def test_two_contents_that_are_parked_under_one_seq_are_both_kept(dsn: str, redis_url: str) -> None:
+    """One of them is forged; nobody can tell which."""
+    one, other = (
+        of_version(make_batch(bytes(16), 1, counters={b"hits_total": (n, 3.0)}, window_s=NOW_S), VERSION + 1)
+        for n in (3, 4)
+    )
+    async with consumer(dsn, redis_url) as c:
+        await c.send(one, other, one)
+        await c.consume()
+        assert await c.rows("SELECT payload FROM parked") == [{"payload": one}]
+        assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "conflict", "payload": other}]
 
 
 GROWING = ("producers", "totals", "commits", "parts")

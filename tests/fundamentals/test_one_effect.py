@@ -153,6 +153,83 @@ async def test_two_contents_under_one_seq_in_one_commit_raise_an_alarm(dsn: str,
         assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "conflict", "payload": forged}]
 
 
+async def test_malformed_batch_under_the_next_seq_of_another_raises_an_alarm(dsn: str, redis_url: str) -> None:
+    """Whoever takes a seq first is accounted for under it; the other content is kept, whichever it is."""
+    producer = os.urandom(16)
+    first, second = batches(2, producer)
+    malformed = make_batch(producer, 2, counters={b"hits_total": (9, 9.0)}, window_s=NOW_S + 86_400)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(first, malformed, second, malformed, first)
+        await c.consume()
+        assert await c.one("SELECT committed_events FROM producers") == 5
+        assert await c.rows("SELECT reason, payload FROM quarantine ORDER BY reason") == [
+            {"reason": "conflict", "payload": second},
+            {"reason": "future", "payload": malformed},
+        ]
+        assert await c.one("SELECT duplicates FROM producers") == 3
+
+
+async def test_malformed_batch_under_an_applied_seq_raises_an_alarm(dsn: str, redis_url: str) -> None:
+    """It cannot be applied, and it is no copy of what was."""
+    producer = os.urandom(16)
+    malformed = make_batch(producer, 1, counters={b"hits_total": (9, 9.0)}, window_s=NOW_S + 86_400)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(*batches(2, producer))
+        await c.consume()
+        once = await state(c)
+        await c.send(malformed)
+        await c.consume()
+        assert await state(c) == once
+        assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "conflict", "payload": malformed}]
+
+
+async def test_copies_are_counted_though_numbers_were_looked_up_again(dsn: str, redis_url: str) -> None:
+    """Copies within a commit, and one that alone makes a commit: each is counted, so that its ack waits for a write."""
+    async with consumer(dsn, redis_url) as c:
+        (batch,) = batches(1)
+        await c.send(batch)
+        await c.consume()
+        await (await c.pool()).execute("UPDATE state SET generation = generation + 1")
+        await c.send(batch, batch)
+        await c.consume()
+        assert await c.one("SELECT duplicates FROM producers") == 2
+        await (await c.pool()).execute(STALE_ONCE)
+        await c.send(batch)
+        await c.consume()
+        assert await c.one("SELECT duplicates FROM producers") == 3
+        assert await c.one("SELECT count(*) FROM commits") == 3
+
+
+STALE_ONCE = """
+CREATE SEQUENCE tried;
+CREATE FUNCTION stale_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('tried') = 1 THEN RAISE EXCEPTION 'generation changed' USING ERRCODE = 'SG001'; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER stale_once BEFORE UPDATE ON producers FOR EACH ROW EXECUTE FUNCTION stale_once();
+"""
+
+
+async def test_duplicates_are_counted_where_a_neighbour_is_refused(dsn: str, redis_url: str) -> None:
+    """A commit that is divided until a data fault stands alone keeps its count of copies."""
+    refuse = """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'out of range' USING ERRCODE = '22003'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON totals FOR EACH ROW WHEN (NEW.sum = 666) EXECUTE FUNCTION refuse();
+    """
+    bad = make_batch(os.urandom(16), 1, counters={b"odd_total": (2, 666.0)}, window_s=NOW_S)
+    async with consumer(dsn, redis_url) as c:
+        await (await c.pool()).execute(refuse)
+        first, second = batches(2)
+        await c.send(first)
+        await c.consume()
+        await c.send(first, bad, first, second)
+        await c.consume()
+        assert await c.one("SELECT max(duplicates) FROM producers") == 2
+        assert await c.one("SELECT max(committed_events) FROM producers") == 10
+
+
 async def test_checksums_are_forgotten_with_the_replay_window(dsn: str, redis_url: str) -> None:
     async with consumer(dsn, redis_url) as c:
         await c.send(*batches(2))

@@ -195,6 +195,33 @@ async def test_seq_far_above_everything_seen_is_refused(dsn: str, redis_url: str
         assert await c.one("SELECT count(*) FROM gaps") == 0
 
 
+async def test_far_seq_of_bad_content_opens_no_gap(dsn: str, redis_url: str) -> None:
+    """What cannot be read may still claim any seq: kept with its bytes, and the ledger believes none of it."""
+    producer = os.urandom(16)
+    head = struct.pack("<4sHH16sQQ", wire.MAGIC, wire.VERSION, 0, producer, 1 << 61, 2)
+    far = head + wire.checksum_of(head + bytes(8) + b"no body") + b"no body"
+    async with consumer(dsn, redis_url) as c:
+        row, *_ = await neighbours_commit(c, far)
+        assert row == {"reason": "malformed", "payload": far, "seq": None, "events": None}
+        assert await c.one("SELECT count(*) FROM gaps") == 0
+        assert await c.one("SELECT max(top_seq) FROM producers") == 2
+
+
+async def test_bad_content_of_a_producer_that_was_just_retired_is_set_aside(dsn: str, redis_url: str) -> None:
+    """Its cached number is no longer valid: it gets a new row, as with a batch that is applied."""
+    producer = os.urandom(16)
+    async with consumer(dsn, redis_url) as c:
+        await c.send(good(producer))
+        await c.consume()
+        await (await c.pool()).execute("UPDATE producers SET last_seen = now() - interval '8 days'")
+        assert await c.one("SELECT retire_producers(7 * 86400)") == 1
+        await c.send(with_body(producer, counter_sum=b""))
+        assert await c.consume() == 1
+        assert await c.rows("SELECT quarantined::text, quarantined_events FROM producers") == [
+            {"quarantined": "{[1,2)}", "quarantined_events": 2}
+        ]
+
+
 async def test_surplus_series_go_to_the_overflow_series(dsn: str, redis_url: str) -> None:
     """Beyond a metric's budget totals stay right."""
     async with consumer(dsn, redis_url, streamgauge_series_budget=3) as c:
