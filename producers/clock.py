@@ -36,6 +36,10 @@ class Clock:
         self._last_ms = max(self._last_ms, int(time.monotonic() * 1000 + self._reading.base_ms))
         return self._last_ms
 
+    def elapsed_ms(self) -> int:
+        """Return time that always passes: `now_ms` stands still for as long as the clock of Redis was set back."""
+        return int(time.monotonic() * 1000)
+
     def is_measured(self) -> bool:
         """Whether Redis was asked for its time at least once."""
         return self._reading.uncertainty_us != UNKNOWN_UNCERTAINTY_US

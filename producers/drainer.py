@@ -12,7 +12,7 @@ from typing import Final
 from contract.crash import NEVER, CrashPoint
 from contract.metric import Kind
 from contract.reasons import Dropped
-from contract.windows import window_start_s
+from contract.windows import WINDOW_S, window_start_s
 from producers.clock import Clock
 from producers.metrics import Child
 from producers.pending import Accumulator, Chunks, GaugeState, Samples, take
@@ -35,6 +35,8 @@ class Drainer:
     _pending: dict[Child, Accumulator] = field(default_factory=dict[Child, Accumulator])
     _gauges: dict[Child, GaugeState] = field(default_factory=dict[Child, GaugeState])
     _repeated_s: int = 0
+    _repeated_ms: int = 0
+    """By elapsed time, as `_sealed_ms`."""
     _span_start_ms: int = 0
     _held_at_s: float | None = None
     """time.monotonic() of the first drain before the clock was measured."""
@@ -86,13 +88,13 @@ class Drainer:
             return []
         self._repeat_gauges(now_ms)
         parts = split([(c, a) for c, a in self._pending.items() if not _is_empty(a)])
-        if not parts and not self._is_due(now_ms):
+        if not parts and not self._is_due():
             self._span_start_ms = now_ms
             return []
         self.crash.reach("before_seal")
         sealed = [self.sealer.seal(part, self._span_start_ms, now_ms) for part in parts[:slots] or [[]]]
         self._keep(parts[slots:])
-        self._sealed_ms = now_ms
+        self._sealed_ms = self.clock.elapsed_ms()
         self._reported = sum(self.sealer.dropped.values())
         if len(parts) <= slots:
             self._span_start_ms = now_ms
@@ -142,15 +144,16 @@ class Drainer:
             if size:
                 self.drop(Dropped.SHUTDOWN, size)
 
-    def _is_due(self, now_ms: int) -> bool:
+    def _is_due(self) -> bool:
         """Whether a batch must be sealed although no series has anything to say."""
-        return now_ms - self._sealed_ms >= HEARTBEAT_MS or sum(self.sealer.dropped.values()) != self._reported
+        silent_ms = self.clock.elapsed_ms() - self._sealed_ms
+        return silent_ms >= HEARTBEAT_MS or sum(self.sealer.dropped.values()) != self._reported
 
     def _repeat_gauges(self, now_ms: int) -> None:
         """Once a window every gauge that was ever set is said again, so that each window knows it."""
-        window_s = window_start_s(now_ms)
-        if window_s != self._repeated_s:
-            self._repeated_s = window_s
+        window_s, elapsed_ms = window_start_s(now_ms), self.clock.elapsed_ms()
+        if window_s != self._repeated_s or elapsed_ms - self._repeated_ms >= WINDOW_S * 1000:
+            self._repeated_s, self._repeated_ms = window_s, elapsed_ms
             for child, state in self._gauges.items():
                 if state.was_set:
                     state.repeat = True

@@ -22,8 +22,13 @@ class FakeClock(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.at_ms = 1_000_000
+        self.stands_at_ms: int | None = None
+        """Where it stands still although time passes."""
 
     def now_ms(self) -> int:
+        return self.at_ms if self.stands_at_ms is None else self.stands_at_ms
+
+    def elapsed_ms(self) -> int:
         return self.at_ms
 
 
@@ -132,6 +137,17 @@ def test_silence_is_a_heartbeat_every_five_seconds(bench: Bench) -> None:
     assert [events for events, _, _ in bench.tick(after_ms=HEARTBEAT_MS)] == [0]
     assert bench.tick(after_ms=HEARTBEAT_MS - 1) == []
     assert len(bench.tick(after_ms=1)) == 1
+
+
+def test_clock_of_redis_that_was_set_back_stops_no_heartbeat_and_no_gauge(bench: Bench) -> None:
+    """Its time stands still until it is where it was; the producer lives, and its gauges stand, all the same."""
+    level = Gauge("level", registry=bench.client)
+    level.set(3.0)
+    assert len(bench.tick()) == 1
+    bench.clock.stands_at_ms = bench.clock.at_ms
+    found = [batch for _ in range(24) for batch in bench.tick(after_ms=HEARTBEAT_MS)]
+    assert len(found) == 24, "each of them is a heartbeat"
+    assert len([1 for _, body, _ in found if body.gauge_last]) == 12, "and every other one repeats the gauge"
 
 
 def test_more_than_the_slots_waits_its_turn(bench: Bench) -> None:
