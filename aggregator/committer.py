@@ -21,6 +21,7 @@ from aggregator.fold import fold
 from aggregator.identities import check_resolved
 from aggregator.lanes import Lane, Lanes
 from aggregator.quarantine import Claim, Quarantine
+from aggregator.trial import Trial
 from contract.batch import VERSION, BatchError, Envelope, read_envelope
 from contract.crash import CrashPoint
 from contract.reasons import Parked, Quarantined
@@ -311,6 +312,13 @@ class Committer:
         for part in parts:
             part.folded = await self._fold(part)
             await self._commit(part)
+
+    async def try_out(self, entries: Sequence[Entry], trial: Trial) -> list[Entry]:
+        """Quarantine those that end the process of a trial; returns the others."""
+        ending = await trial.find_crashing([entry.data for entry in entries])
+        for place in sorted(ending):
+            await self.refuse_crashing(entries[place])
+        return [entry for place, entry in enumerate(entries) if place not in ending]
 
     async def refuse_crashing(self, entry: Entry) -> None:
         """Quarantine an entry that ended a child process."""

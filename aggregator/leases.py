@@ -2,7 +2,7 @@
 
 In: heartbeats of all aggregators in Redis. Out: the set of shards to read.
 Promise: with A live aggregators each holds at most ceil(shards / A) leases; a dead one's are free after their
-lifetime.
+lifetime, also when the clock of Redis was set meanwhile.
 """
 
 from math import ceil
@@ -50,5 +50,5 @@ class Leases:
     async def _beat(self) -> int:
         seconds, micros = await self._link.time()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        gone_ms = now_ms - self._lifetime_ms
-        return int(await self._link.eval(BEAT, 1, AGGREGATORS_KEY, self._consumer, str(now_ms), str(gone_ms)))
+        given = (self._consumer, str(now_ms), str(self._lifetime_ms))
+        return int(await self._link.eval(BEAT, 1, AGGREGATORS_KEY, *given))

@@ -1,8 +1,8 @@
 """Lua run inside Redis, where reading and changing must be one step.
 
-Promise: nothing here deletes an entry that a group has not acknowledged; leases are kept and commits noted also while
-Redis is out of memory, for only acknowledged entries can be trimmed. A script's SET is refused then, unless the script
-has written before: hence a write first that takes no memory.
+Promise: nothing here deletes an entry that a group has not acknowledged; leases are kept, commits noted and databases
+named also while Redis is out of memory, for only acknowledged entries can be trimmed. A script's SET is refused then,
+unless the script has written before: hence a write first that takes no memory.
 """
 
 from typing import Final
@@ -75,20 +75,31 @@ return math.max(count, 1)
 """
 
 RENEW: Final = """
--- KEYS[1] lease; ARGV: consumer, lifetime ms. Takes or keeps the lease; returns 1 if it is ours.
+-- KEYS[1] lease; ARGV: consumer, lifetime ms. Takes or keeps the lease; returns 1 if it is ours. One that has longer to
+-- live than a lease may was taken before the clock was set back: its owner is judged by when it would have renewed it.
 local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return 0 end
+local left = redis.pcall('PTTL', KEYS[1])
+local is_of_time = type(left) ~= 'number' or left <= tonumber(ARGV[2])
+if owner and owner ~= ARGV[1] and is_of_time then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
 BEAT: Final = """
--- KEYS[1] consumers by the time of their last beat; ARGV: consumer, now, time before which they are gone.
--- Returns how many there are.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+-- KEYS[1] consumers by the time of their last beat; ARGV: consumer, now, lifetime ms. Returns how many there are: those
+-- heard of within a lifetime, before now or, where the clock was set back, after it.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2] - ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', ARGV[2] + ARGV[3]), '+inf')
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 return redis.call('ZCARD', KEYS[1])
+"""
+
+HOLD_BACK: Final = """
+-- KEYS[1] flag; ARGV: lifetime ms. Also, and above all, where memory is short.
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+return 1
 """
 
 RELEASE: Final = """
@@ -98,12 +109,36 @@ return 0
 """
 
 RAISE: Final = """
--- KEYS[1] number; ARGV: number. Keeps the larger: aggregators tell of their commits in any order.
+-- KEYS: number, whose it is; ARGV: number, who says so. Keeps the larger: aggregators tell of their commits in any
+-- order. Returns 0 where it is another's: commits to this database are no longer, or not yet, to be acknowledged.
+local owner = redis.call('GET', KEYS[2])
+if owner and owner ~= ARGV[2] then return 0 end
 local known = tonumber(redis.call('GET', KEYS[1]) or '0')
 if tonumber(ARGV[1]) <= known then return 1 end
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 return 1
+"""
+
+PUT: Final = """
+-- KEYS[1] text; ARGV: text.
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
+CLAIM: Final = """
+-- KEYS[1] database; ARGV: system identifier, timeline. Puts ours, unless a newer timeline of it is there; returns whose
+-- it is.
+local ours = ARGV[1] .. '/' .. ARGV[2]
+local owner = redis.call('GET', KEYS[1])
+if owner then
+    local system, timeline = string.match(owner, '^(.*)/(%d+)$')
+    if system == ARGV[1] and tonumber(timeline) > tonumber(ARGV[2]) then return owner end
+end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ours)
+return ours
 """
 
 DROP_IDLE_CONSUMERS: Final = """

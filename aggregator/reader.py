@@ -7,17 +7,17 @@ reply ends one reader after the other.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
 from aggregator.decode import Entry
 from aggregator.lua import RAISE, WEIGH
-from aggregator.trial import find_crashing
+from aggregator.trial import Trial
 from contract.batch import decoded_bytes
-from contract.streams import COMMIT_KEY, FIELD, GROUP, stream_key
+from contract.streams import COMMIT_KEY, FIELD, GROUP, OWNER_KEY, stream_key
 from database.redis_link import Link
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,26 @@ SUSPECT_DELIVERIES = 3
 
 PENDING_PAGE = 1000
 
+READ_ENTRIES: Final = 32
+"""Most entries of one reply, whose sizes are known afterwards only."""
+HELD_BYTES: Final = 32 << 20
+"""What is decoded together, and what is committed together, is at most this much decompressed, or one entry."""
+
 Raw = tuple[bytes | None, dict[bytes, bytes] | None]
+
+
+def divided(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Yield groups that fit into memory, in order; what came often is alone: together with others it may not fit."""
+    group: list[Entry] = []
+    held = 0
+    for entry in entries:
+        held += entry.held_bytes
+        if group and (held > HELD_BYTES or entry.often or group[-1].often):
+            yield group
+            group, held = [], entry.held_bytes
+        group.append(entry)
+    if group:
+        yield group
 
 
 class Reader:
@@ -129,7 +148,8 @@ class Reader:
         entries = [entry for entry in entries if entry.stream_id not in known]
         often = await self._delivered_often(entries)
         suspects = [entry for entry in entries if entry.stream_id in often]
-        places = await find_crashing([entry.data for entry in suspects])
+        async with Trial() as trial:
+            places = await trial.find_crashing([entry.data for entry in suspects])
         for entry in (found := [suspects[place] for place in sorted(places)]):
             log.error("entry_crashes_decoder", extra={"shard": self.shard, "stream_id": entry.stream_id})
         self.crashing += found
@@ -159,9 +179,12 @@ class Reader:
         held = [(entry_id, fields.get(FIELD, b"")) for entry_id, fields in named if fields]
         return [Entry(self.shard, entry_id, data, decoded_bytes(data)) for entry_id, data in held]
 
-    async def note_commit(self, newest: int) -> None:
-        """Say up to which commit acknowledgements refer; call it after a COMMIT and before `ack`."""
-        await self._link.eval(RAISE, 1, COMMIT_KEY, str(newest))
+    async def note_commit(self, newest: int, database: str) -> bool:
+        """Say up to which commit acknowledgements refer; call it after a COMMIT and before `ack`.
+
+        False: commits to this database are not to be acknowledged.
+        """
+        return bool(await self._link.eval(RAISE, 2, COMMIT_KEY, OWNER_KEY, str(newest), database))
 
     async def ack(self, ids: Sequence[str]) -> None:
         """Acknowledge entries; call it only after their COMMIT was seen."""

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from aggregator.committer import Committer
+from aggregator.failover import Identity
 from aggregator.failover import check as check_failover
 from aggregator.lanes import Lane, Lanes
 from aggregator.leases import Leases
@@ -30,6 +31,7 @@ from aggregator.shards import shard_count
 from aggregator.trim import Trimmer
 from aggregator.upkeep import audit_job, upkeep_job
 from contract.crash import CrashPoint
+from contract.streams import SHARD_COUNT_KEY
 from database.connect import acquire, require_access
 from database.hosts import Hosts, OldTimeline
 from database.migrate import check as check_schema
@@ -70,6 +72,7 @@ class Aggregator:
         self._lanes_of: dict[int, Lanes] = {}
         self._shard_count = 0
         self._checked_at = float("-inf")
+        self._database: Identity | None = None
 
     def request_stop(self) -> None:
         """Begin to drain."""
@@ -79,26 +82,41 @@ class Aggregator:
         """Run until stopped. Raises SchemaError or SettingsError at start; waits for servers that are away."""
         lanes = Lanes(self._settings, self._hosts)
         link = self._open_link()
+        trimmer = Trimmer(
+            link,
+            replay_window_s=self._settings.streamgauge_replay_window_s,
+            max_bytes=self._settings.streamgauge_stream_max_bytes,
+            interval_s=self._settings.streamgauge_trim_interval_s,
+        )
         try:
             try:
-                await self._start(link, lanes)
+                await self._start(link, lanes, trimmer)
             except _Stopped:
                 return
             leases = Leases(link, self.consumer, self._shard_count, self._settings.streamgauge_lease_s)
-            trimmer = Trimmer(
-                link,
-                replay_window_s=self._settings.streamgauge_replay_window_s,
-                max_bytes=self._settings.streamgauge_stream_max_bytes,
-            )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supervise(leases), name="aggregator - leases")
                 tasks.create_task(self._every("heartbeat", lambda: self._heartbeat(lanes, trimmer)), name="heartbeat")
+                tasks.create_task(self._every("clock", lambda: self._set_clocks(lanes)), name="aggregator - clock")
                 tasks.create_task(self._trim_loop(trimmer, lanes), name="aggregator - trim")
                 tasks.create_task(self._run_schedule(link, lanes), name="aggregator - schedule")
         finally:
             await self._close(lanes)
 
-    async def _start(self, link: Link, lanes: Lanes) -> None:
+    async def _start(self, link: Link, lanes: Lanes, trimmer: Trimmer) -> None:
+        # Producers are held back also where PostgreSQL is away before any shard is read.
+        guarding = asyncio.create_task(self._every("hold back", lambda: self._guard(link, trimmer)), name="hold back")
+        try:
+            await self._wait_for_servers(link, lanes)
+        finally:
+            guarding.cancel()
+            await asyncio.wait({guarding})
+
+    async def _guard(self, link: Link, trimmer: Trimmer) -> None:
+        for shard in range(int(await link.get(SHARD_COUNT_KEY) or 0)):
+            await trimmer.trim(shard)
+
+    async def _wait_for_servers(self, link: Link, lanes: Lanes) -> None:
         main = await self._until_up(lambda: self._open_database(lanes), "database")
         self._shard_count = await self._until_up(lambda: shard_count(link, self._settings.streamgauge_shards), "redis")
         await self._until_up(lambda: self._check_database(link, main), "failover check")
@@ -124,16 +142,17 @@ class Aggregator:
         self._links.append(link)
         return link
 
-    async def _check_database(self, link: Link, main: Lane) -> None:
+    async def _check_database(self, link: Link, main: Lane) -> Identity:
         """Compare the database's identity with the one acknowledgements refer to, at most every few seconds."""
         now = asyncio.get_running_loop().time()
-        if now - self._checked_at < FAILOVER_CHECK_S and not main.reconnected:
-            return
+        if self._database is not None and now - self._checked_at < FAILOVER_CHECK_S and not main.reconnected:
+            return self._database
         main.reconnected = False
         spare = Lanes(self._settings, self._hosts)
         try:
             committers = [self._committer(i, spare) for i in range(self._shard_count)]
-            await check_failover(link, main.pool, committers, self._shard_count, self.consumer, self._crash)
+            given = (link, main.pool, committers, self._shard_count, self.consumer, self._crash)
+            self._database = found = await check_failover(*given)
         except BaseException as error:
             main.reconnected = True  # not settled: nothing may be committed before it is
             if isinstance(error, OldTimeline):
@@ -143,6 +162,7 @@ class Aggregator:
         finally:
             await spare.aclose()
         self._checked_at = now
+        return found
 
     def _committer(self, shard: int, lanes: Lanes) -> Committer:
         return Committer(lanes, shard, self.consumer, self._threads, self._crash)
@@ -182,8 +202,8 @@ class Aggregator:
             max_bytes=settings.streamgauge_commit_max_bytes,
         )
 
-        async def check() -> None:
-            await self._check_database(link, await lanes.main())
+        async def check() -> Identity:
+            return await self._check_database(link, await lanes.main())
 
         committer = self._committer(number, lanes)
         self._committing.append(committer)
@@ -263,21 +283,23 @@ class Aggregator:
 
     async def _trim_loop(self, trimmer: Trimmer, lanes: Lanes) -> None:
         while not self._stopping.is_set():
+            try:
+                await trimmer.look((await lanes.main()).pool)
+            except OPERATIONAL as error:
+                log.warning("step_failed", extra={"step": "look before trim", "error": repr(error)})
             for shard in sorted(self._shards):
                 try:
-                    main = await lanes.main()
-                    for lane in (main, *self._open_lanes(shard)):
-                        await lane.set_clock()
-                    await trimmer.trim(shard, main.pool)
+                    await trimmer.trim(shard)
                     self._crash.reach("after_trim")
                     await trimmer.drop_idle_consumers(shard)
                 except OPERATIONAL as error:
                     log.warning("step_failed", extra={"step": "trim", "shard": shard, "error": repr(error)})
             await self._pause(self._settings.streamgauge_trim_interval_s)
 
-    def _open_lanes(self, shard: int) -> list[Lane]:
-        lanes = self._lanes_of.get(shard)
-        return [] if lanes is None else lanes.open_lanes()
+    async def _set_clocks(self, lanes: Lanes) -> None:
+        for each in (lanes, *self._lanes_of.values()):
+            for lane in each.open_lanes():
+                await lane.set_clock()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but wake up at once when stopping."""

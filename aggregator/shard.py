@@ -8,15 +8,16 @@ same entries again, for ever, with growing pauses; a stop drains what was read.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
 
 from aggregator.committer import Committer, Prepared, Work
 from aggregator.decode import Entry
+from aggregator.failover import Identity, OtherDatabase, read_commit
 from aggregator.lanes import Lanes
-from aggregator.reader import Reader
+from aggregator.reader import HELD_BYTES, READ_ENTRIES, Reader, divided
 from aggregator.settings import AggregatorSettings
 from contract.crash import CrashPoint
 from database.connect import AWAY, acquire
@@ -32,30 +33,12 @@ BLOCK_MS: Final = 200
 LARGE_ENTRY_BYTES: Final = 64 << 10
 READ_BYTES: Final = 4 << 20
 """A read takes about this much, so that the stages behind it begin early; a commit may take several reads."""
-READ_ENTRIES: Final = 32
-"""Most entries of one reply, whose sizes are known afterwards only."""
-HELD_BYTES: Final = 32 << 20
-"""What is decoded together, and what is committed together, is at most this much decompressed, or one entry."""
 IN_FLIGHT_BYTES: Final = 96 << 20
 """From its decoding to its commit, all of it: three times as much, so that the stages overlap."""
 AHEAD: Final = 4
 """Reads that wait decoded while a commit is folded: as much as it may hold."""
 
 T = TypeVar("T")
-
-
-def divided(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Yield groups that fit into memory, in order; what came often is alone: together with others it may not fit."""
-    group: list[Entry] = []
-    held = 0
-    for entry in entries:
-        held += entry.held_bytes
-        if group and (held > HELD_BYTES or entry.often or group[-1].often):
-            yield group
-            group, held = [], entry.held_bytes
-        group.append(entry)
-    if group:
-        yield group
 
 
 class Shard:
@@ -68,7 +51,7 @@ class Shard:
         committer: Committer,
         lanes: Lanes,
         crash: CrashPoint,
-        database_check: Callable[[], Awaitable[None]],
+        database_check: Callable[[], Awaitable[Identity]],
     ) -> None:
         self.reader = reader
         self.committer = committer
@@ -215,35 +198,41 @@ class Shard:
                 self._let_go.notify_all()
 
     async def _commit(self, prepared: Prepared) -> None:
-        await self._check_database()
-        await self._count_lost()
+        database = await self._check_database()
+        await self._count_lost(database)
         crashing = list(self.reader.crashing)
         for entry in crashing:
             await self.committer.refuse_crashing(entry)
         await self.committer.finish(prepared)
         ids = [entry.stream_id for entry in (*prepared.entries, *crashing)]
         self._crash.reach("before_ack")
-        if await self._ack(ids):
+        if await self._ack(ids, database):
             del self.reader.crashing[: len(crashing)]
 
-    async def _ack(self, ids: list[str]) -> bool:
-        """Acknowledge; returns whether Redis has heard of it."""
-        lane = await self._lanes.main()
-        async with acquire(lane.pool) as connection:
-            newest = int(await connection.fetchval(load("newest_commit")))
+    async def _ack(self, ids: list[str], database: Identity) -> bool:
+        """Acknowledge what was committed to this database; returns whether Redis has heard of it."""
+        pool = (await self._lanes.main()).pool
+        commit = await read_commit(pool)
+        if commit.database != database:
+            raise OtherDatabase(f"committed to {database}, connected to {commit.database} since")
         try:
-            await self.reader.note_commit(newest)
+            if not await self.reader.note_commit(commit.newest, str(database)):
+                # Its name may lead to another server by now: what is committed again is committed there.
+                await pool.expire_connections()
+                raise OtherDatabase(f"commits to {database} are not to be acknowledged any more")
             self._crash.reach("after_note")
             await self.reader.ack(ids)
             self._crash.reach("after_ack")
             return True
+        except OtherDatabase:
+            raise
         except (RedisError, OSError, TimeoutError):
             # They are committed: read again from our pending list they are known as duplicates, then acknowledged.
             self.reader.restart()
             log.warning("ack_failed", extra={"shard": self.reader.shard, "entries": len(ids)})
             return False
 
-    async def _count_lost(self) -> None:
+    async def _count_lost(self, database: Identity) -> None:
         """Count entries whose payload was trimmed before we read it; their gap tells how many events."""
         lost = list(self.reader.lost)
         if not lost:
@@ -254,7 +243,7 @@ class Shard:
                 await connection.execute(load("tally"), "payload_gone", fresh)
             log.error("payload_lost", extra={"shard": self.reader.shard, "entries": fresh})
         self._tallied |= set(lost)
-        if await self._ack(lost):
+        if await self._ack(lost, database):
             del self.reader.lost[: len(lost)]
 
     async def _retry(self, step: Callable[[], Awaitable[T]], what: str) -> T:

@@ -6,10 +6,11 @@ that is found; a process that cannot start is no evidence against a batch.
 
 import asyncio
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from aggregator.decode import BlockCache, Entry, decode
 from contract.batch import BatchError, read_envelope
@@ -46,41 +47,64 @@ def main() -> int:
     return 0
 
 
-async def find_crashing(batches: Sequence[bytes]) -> set[int]:
-    """Return the places of those whose decoding ends a process, or takes too long."""
-    crashing: set[int] = set()
-    at = 0
-    while at < len(batches):
-        at += await _decoded(batches[at:])
-        if at < len(batches):
-            crashing.add(at)
-            at += 1
-    return crashing
+class Trial:
+    """A process that decodes what it is given; started when it is needed."""
 
+    def __init__(self) -> None:
+        self._child: Process | None = None
 
-async def _decoded(batches: Sequence[bytes]) -> int:
-    """Return how many were decoded before the process ended or hung."""
-    pipe = asyncio.subprocess.PIPE
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "aggregator.trial", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    feeding = asyncio.create_task(_feed(child.stdin, batches))
-    try:
-        if await _mark(child.stdout, START_S) != READY:
-            raise TrialError("the process that decodes suspects did not start")
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: object, at: object) -> None:
+        await self._end()
+
+    async def find_crashing(self, batches: Sequence[bytes]) -> set[int]:
+        """Return the places of those whose decoding ends a process, or takes too long."""
+        crashing: set[int] = set()
+        at = 0
+        while at < len(batches):
+            at += await self._decoded(batches[at:])
+            if at < len(batches):
+                crashing.add(at)
+                at += 1
+        return crashing
+
+    async def _decoded(self, batches: Sequence[bytes]) -> int:
+        """Return how many were decoded before the process ended or hung."""
+        child = self._child or await self._start()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        feeding = asyncio.create_task(_feed(child.stdin, batches))
         done = 0
-        while done < len(batches) and await _mark(child.stdout, DECODE_S) == DECODED:
-            done += 1
+        try:
+            while done < len(batches) and await _mark(child.stdout, DECODE_S) == DECODED:
+                done += 1
+        finally:
+            feeding.cancel()
+            with suppress(asyncio.CancelledError):
+                await feeding
+            if done < len(batches):
+                await self._end()
         return done
-    finally:
-        feeding.cancel()
-        with suppress(asyncio.CancelledError):
-            await feeding
-        with suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+
+    async def _start(self) -> Process:
+        pipe = asyncio.subprocess.PIPE
+        self._child = child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "aggregator.trial", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert child.stdout is not None
+        if await _mark(child.stdout, START_S) != READY:
+            await self._end()
+            raise TrialError("the process that decodes suspects did not start")
+        return child
+
+    async def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
 
 
 async def _mark(source: asyncio.StreamReader, deadline_s: float) -> bytes:

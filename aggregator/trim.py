@@ -2,14 +2,17 @@
 
 In: one shard's stream. Out: entries trimmed, a back-pressure flag set or cleared.
 Promise: only entries that every group acknowledged, that are older than the replay window and that every
-standby has flushed are trimmed; at the byte cap the replay window shortens first, then producers merge.
+standby has flushed are trimmed; at the byte cap the replay window shortens first, then producers merge. While
+PostgreSQL is away, lacks commits or is another one, nothing is trimmed, and at the cap producers merge at once.
 """
 
+import asyncio
 import logging
 from collections import deque
 from typing import Final
 
-from aggregator.lua import DROP_IDLE_CONSUMERS, TRIM
+from aggregator.failover import read_standing
+from aggregator.lua import DROP_IDLE_CONSUMERS, HOLD_BACK, TRIM
 from contract.streams import GROUP, full_key, stream_key
 from database.connect import Pool, acquire
 from database.queries import load
@@ -19,26 +22,40 @@ log = logging.getLogger(__name__)
 
 FULL_FLAG_MS: Final = 30_000
 """Lifetime of the back-pressure flag: it must not outlive the aggregators that judge it."""
+LOOK_S: Final = 5.0
+"""PostgreSQL is away when it has not answered by then: the flag must not wait for it."""
+NO_CAP: Final = 1 << 62
 CONSUMER_IDLE_MS: Final = 3_600_000
 
 
 class Trimmer:
     """Trims the shards this aggregator reads. `bytes_of` tells the last known size of each stream."""
 
-    def __init__(self, link: Link, *, replay_window_s: float, max_bytes: int) -> None:
+    def __init__(self, link: Link, *, replay_window_s: float, max_bytes: int, interval_s: float) -> None:
         self.bytes_of: dict[int, int] = {}
         self.trimmed = 0
         self._link = link
         self._replay_ms = int(replay_window_s * 1000)
         self._max_bytes = max_bytes
+        self._flag_ms = max(FULL_FLAG_MS, int(3000 * interval_s))
+        self._keep_ms: int | None = None
+        """From when on entries are kept; None: all are, for nobody knows which commits PostgreSQL will have."""
         self._flushed: deque[tuple[int, int]] = deque(maxlen=10_000)
 
-    async def trim(self, shard: int, pool: Pool) -> None:
-        """Trim one shard and set or clear its flag."""
+    async def look(self, pool: Pool) -> None:
+        """Ask PostgreSQL from when on entries are kept; until it has answered again all are."""
+        self._keep_ms = None
         now_ms = await self._redis_ms()
-        keep_ms = min(now_ms - self._replay_ms, await self._flushed_by_standbys_ms(pool, now_ms))
-        key = stream_key(shard)
-        reply = await self._link.eval(TRIM, 1, key, f"{max(keep_ms, 0)}-0", str(self._max_bytes))
+        async with asyncio.timeout(LOOK_S):
+            standing = await read_standing(self._link, pool)
+            flushed_ms = await self._flushed_by_standbys_ms(pool, now_ms)
+        if standing.is_current:
+            self._keep_ms = min(now_ms - self._replay_ms, flushed_ms)
+
+    async def trim(self, shard: int) -> None:
+        """Trim one shard and set or clear its flag; needs nothing but Redis."""
+        keep_ms, cap = (0, NO_CAP) if self._keep_ms is None else (max(self._keep_ms, 0), self._max_bytes)
+        reply = await self._link.eval(TRIM, 1, stream_key(shard), f"{keep_ms}-0", str(cap))
         trimmed, size, cut = int(reply[0]), int(reply[1]), bool(reply[2])
         self.trimmed += trimmed
         self.bytes_of[shard] = size
@@ -46,7 +63,7 @@ class Trimmer:
             log.warning("replay_window_cut", extra={"shard": shard, "bytes": size, "try": "raise the byte cap"})
         if size > self._max_bytes:
             log.warning("producers_held_back", extra={"shard": shard, "bytes": size})
-            await self._link.set(full_key(shard), b"1", px=FULL_FLAG_MS)
+            await self._link.eval(HOLD_BACK, 1, full_key(shard), str(self._flag_ms))
         else:
             await self._link.delete(full_key(shard))
 

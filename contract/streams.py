@@ -16,6 +16,10 @@ SHARD_COUNT_KEY: Final = "sg:shards"
 DATABASE_KEY: Final = "sg:database"
 """`<system identifier>/<timeline>` of the PostgreSQL that the group's acknowledgements refer to."""
 
+OWNER_KEY: Final = "sg:{sg:committed}:owner"
+"""The same of the one whose commits may be acknowledged: while it differs, totals are being restored there. In the hash
+slot of COMMIT_KEY, so that one Lua call sees both."""
+
 COMMIT_KEY: Final = "sg:committed"
 """The newest commit of real traffic that acknowledgements refer to: a database without it was restored from before."""
 

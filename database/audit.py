@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from contract.batch import Body
+from contract.reasons import Quarantined
 from database.audit_ledger import Ledger, Term, balance, judge_entries
 from database.audit_levels import check_levels, check_sketches
 from database.connect import Connection, Pool, acquire, transaction
@@ -44,7 +45,8 @@ class Report(msgspec.Struct):
 async def audit(pool: Pool, link: Any, run_id: str | None = None) -> Report:
     """Audit one schema: that of real traffic, or (with a pool on it) that of a load-test run."""
     # Entries of other runs have their ledger elsewhere; what cannot be read belongs to real traffic.
-    entries = [_light(e) async for e in retained(link) if (e.body.run_id if e.body else None) == run_id]
+    read = retained(link, unread=await _crashing(pool))
+    entries = [_light(e) async for e in read if (e.body.run_id if e.body else None) == run_id]
     async with snapshot(pool) as connection:
         ledger = await Ledger.read(connection)
         findings = [*await judge_entries(connection, ledger, entries), *ledger.faults()]
@@ -54,6 +56,12 @@ async def audit(pool: Pool, link: Any, run_id: str | None = None) -> Report:
         findings += await check_levels(connection)
         findings += await check_sketches(connection)
     return _report(ledger, terms, findings)
+
+
+async def _crashing(pool: Pool) -> frozenset[tuple[int, str]]:
+    async with acquire(pool) as connection:
+        rows = await connection.fetch(load("crashing_entries"), Quarantined.CRASHED)
+    return frozenset((row["shard"], row["stream_id"]) for row in rows)
 
 
 def _light(entry: Retained) -> Retained:

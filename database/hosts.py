@@ -59,7 +59,7 @@ class Hosts:
     async def connect(self, *arguments: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
         """Connect to the first host that may be used, the one of the last time first."""
         if len(self._places) == 1:
-            return await asyncpg.connect(*arguments, **options)
+            return await self._connect(*arguments, **options)
         if not self._least:
             await self._look_at_all(*arguments, **options)
         refusal: BaseException = OSError("no host is named")

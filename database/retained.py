@@ -4,7 +4,7 @@ In: a Redis client. Out: entries in stream order, each with what its envelope an
 Promise: reads only; `settled` is true only where the group had acknowledged the entry before the reading began.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ import numpy as np
 from contract.batch import VERSION, BatchError, Body, Envelope, read_body, read_envelope
 from contract.streams import DEFAULT_SHARDS, FIELD, GROUP, SHARD_COUNT_KEY, stream_key
 
-PAGE: Final = 200
+PAGE: Final = 50
+"""Entries read at once: each may be as long as a batch may be."""
 _COUNTS: Final = (("counter_n", "<u8"), ("gauge_n", "<u8"), ("sample_n", "<u4"), ("merged_n", "<u8"))
 
 
@@ -37,9 +38,17 @@ class Retained:
 
 
 async def retained(
-    link: Any, *, from_ms: int | None = None, to_ms: int | None = None, shards: int | None = None
+    link: Any,
+    *,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    shards: int | None = None,
+    unread: Set[tuple[int, str]] = frozenset(),
 ) -> AsyncIterator[Retained]:
-    """Yield the entries of every shard that were added in `[from_ms, to_ms]`, by Redis' clock."""
+    """Yield the entries of every shard that were added in `[from_ms, to_ms]`, by Redis' clock.
+
+    Those named in `unread` (shard, stream id) are not decoded: they would end this process.
+    """
     count = shards if shards is not None else int(await link.get(SHARD_COUNT_KEY) or DEFAULT_SHARDS)
     for shard in range(count):
         settled_to = await _settled_to(link, stream_key(shard))
@@ -47,7 +56,12 @@ async def retained(
         end = "+" if to_ms is None else str(to_ms)
         while entries := await link.xrange(stream_key(shard), start, end, count=PAGE):
             for raw_id, fields in entries:
-                yield _read(shard, raw_id.decode(), _order(raw_id) <= settled_to, fields.get(FIELD, b""))
+                entry = Retained(shard, raw_id.decode(), _order(raw_id) <= settled_to, fields.get(FIELD, b""))
+                if (shard, entry.stream_id) in unread:
+                    entry.fault = "decoding it ends a process"
+                else:
+                    _read(entry)
+                yield entry
             start = b"(" + entries[-1][0]
 
 
@@ -70,17 +84,15 @@ async def _settled_to(link: Any, stream: str) -> tuple[int, int]:
     return (-1, 0)
 
 
-def _read(shard: int, stream_id: str, settled: bool, data: bytes) -> Retained:
-    entry = Retained(shard, stream_id, settled, data)
+def _read(entry: Retained) -> None:
     try:
-        entry.envelope = read_envelope(data)
+        entry.envelope = read_envelope(entry.data)
         if entry.envelope.version == VERSION:
-            entry.body = read_body(entry.envelope, data)
+            entry.body = read_body(entry.envelope, entry.data)
             if (found := events_of(entry.body)) != entry.envelope.events:
                 entry.fault = f"its columns hold {found} events, its envelope says {entry.envelope.events}"
     except (BatchError, ValueError) as error:
         entry.fault = str(error)
-    return entry
 
 
 def events_of(body: Body) -> int:

@@ -167,6 +167,10 @@ class Snapshots:
         acknowledged = await self._acknowledged()
         change = await self._read_any()
         self._confirm(change.head, acknowledged)
+        # And afterwards: this one may have been replaced meanwhile, and hold commits that the new one has yet to fold.
+        after = await self._acknowledged()
+        if acknowledged is not None and after is not None:
+            self._require(change.head, after)
         try:
             return await asyncio.to_thread(self._apply, change, began)
         except Outdated as why:
@@ -183,14 +187,21 @@ class Snapshots:
             if head.identity == self._confirmed:
                 return
             raise Unavailable("Redis cannot be asked whether this is the current database")
-        if acknowledged.identity and acknowledged.identity != head.identity:
-            self._confirmed = None
-            raise OtherDatabase(head.identity, acknowledged.identity)
+        self._require(head, acknowledged)
         if acknowledged.commit > (head.last_commit or 0):
             self._confirmed = None
             newest = head.last_commit or 0
             raise Restoring(f"this database ends at commit {newest}, acknowledgements refer to {acknowledged.commit}")
         self._confirmed = head.identity
+
+    def _require(self, head: Head, acknowledged: Acknowledged) -> None:
+        wanted = acknowledged.owner or acknowledged.identity
+        if wanted and wanted != head.identity:
+            self._confirmed = None
+            raise OtherDatabase(head.identity, wanted)
+        if acknowledged.identity and acknowledged.identity != wanted:
+            self._confirmed = None
+            raise Restoring(f"{wanted} is being restored, acknowledgements refer to {acknowledged.identity}")
 
     async def _read_any(self) -> Change:
         async with acquire(self._pool) as connection, transaction(connection, "REPEATABLE READ READ ONLY"):

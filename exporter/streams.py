@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from redis.exceptions import RedisError, ResponseError
 
 from contract.batch import BatchError, read_body, read_envelope
-from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, GROUP, SHARD_COUNT_KEY, stream_key
+from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, GROUP, OWNER_KEY, SHARD_COUNT_KEY, stream_key
 from database.redis_link import Link
 from database.settings import RedisSettings
 
@@ -47,6 +47,8 @@ class Acknowledged(NamedTuple):
     identity: str
     """As aggregators write it; empty when none did yet."""
     commit: int
+    owner: str = ""
+    """The one that is being restored, where it is another; or the same."""
 
 
 class Streams:
@@ -65,13 +67,14 @@ class Streams:
         """Return what acknowledgements refer to; None when Redis is away."""
         try:
             async with asyncio.timeout(ASK_DEADLINE_S):
-                # In this order, as the commit is written first when the database has changed; in a cluster the two
+                # In this order, as the commit is written first when the database has changed; in a cluster the
                 # keys are on different nodes.
                 identity = await self._link.get(DATABASE_KEY)
                 commit = await self._link.get(COMMIT_KEY)
+                owner = await self._link.get(OWNER_KEY)
         except AWAY:
             return None
-        return Acknowledged(identity.decode() if identity else "", int(commit or 0))
+        return Acknowledged(identity.decode() if identity else "", int(commit or 0), owner.decode() if owner else "")
 
     def in_flight(self) -> Mapping[str, int] | None:
         """Return the newest count, at most a few seconds old; None when it is unknown."""

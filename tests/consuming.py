@@ -10,6 +10,7 @@ from typing import Any
 
 from aggregator.committer import Committer
 from aggregator.decode import Entry
+from aggregator.failover import Identity, read_commit
 from aggregator.lanes import Lanes
 from aggregator.reader import Reader
 from aggregator.settings import AggregatorSettings
@@ -67,8 +68,8 @@ class Consumer:
     def shard(self) -> Shard:
         """Return the pipeline that a running aggregator has."""
 
-        async def no_check() -> None:
-            return
+        async def no_check() -> Identity:
+            return (await read_commit(await self.pool())).database
 
         return Shard(self.settings, self.reader, self.committer, self.lanes, CrashPoint(""), no_check)
 

@@ -88,6 +88,10 @@ class Link:
         self._server = (host, port)
         self.pass_on()
 
+    def lead_new_to(self, host: str, port: int) -> None:
+        """New connections reach another server; live ones go on with the one they have."""
+        self._server = (host, port)
+
     def cut_after(self, n_bytes: int) -> None:
         """Forward so many bytes of requests, over all connections, then reset them all, once; then pass on."""
         self._set("cut", left_bytes=n_bytes)

@@ -6,6 +6,7 @@ again from before the switch, and the fence falls.
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -126,6 +127,36 @@ def test_a_lost_tail_of_commits_is_folded_again(
         assert served.was_fenced, "the metric told"
         assert standby.sql(OPEN_FENCES) == 0
         assert fetch(standby.dsn(), DUPLICATES) > 0, "what the standby had was folded again and changed nothing"
+
+
+@pytest.mark.parametrize("primary", ["18"], indirect=True)
+def test_what_is_committed_to_a_second_primary_is_acknowledged_by_nobody(
+    tmp_path: Path, primary: Server, standby: Server, link: Link, redis_url: str
+) -> None:
+    """An aggregator with connections from before goes on with the old one, which lives, is reached and takes writes."""
+    settings = FAST | {"STREAMGAUGE_SHARDS": "1"}
+    with (
+        Link("127.0.0.1", primary.port) as name,
+        Pipeline(tmp_path, primary.dsn(at=name.address), redis_url, **settings) as pipeline,
+    ):
+        pipeline.aggregator("aggregator-1")
+        pipeline.env["POSTGRES_DSN"] = standby.dsn()
+        load = Load(pipeline, standby.dsn(), events=80_000)
+        try:
+            until(lambda: fetch(standby.dsn(), COMMITTED) > EVENTS // 10, "the standby follows")
+            link.blackhole()
+            known = fetch(primary.dsn(), COMMITTED)
+            until(lambda: fetch(primary.dsn(), COMMITTED) > known + TAIL, "a tail")
+            assert standby.sql("SELECT pg_promote()")
+            pipeline.start("aggregator-2", sys.executable, "-m", "streamgauge", "aggregate")
+            until(lambda: standby.sql(RESTORED_S) is not None, "restored", DEADLINE_S)
+            told = pipeline.log("aggregator-1")
+            until(lambda: "not to be acknowledged any more" in told.read_text(), "its commits are refused")
+            name.lead_new_to("127.0.0.1", standby.port)
+            assert_exact(pipeline, load, standby.dsn())
+        finally:
+            load.process.kill()
+            load.process.communicate()
 
 
 @pytest.mark.parametrize("primary", ["18"], indirect=True)

@@ -4,6 +4,7 @@ Afterwards everything is committed once, nothing waits, and no scrape saw a coun
 """
 
 import os
+import random
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -13,10 +14,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from contract.streams import FIELD, full_key, stream_key
+from producers.sender import MAX_WAITING
 from streamgauge import processes
 from tests import postgres_pair
+from tests.batches import make_batch
 from tests.exporting import samples
+from tests.faults.bench import Bench
 from tests.faults.link import Link
+from tests.faults.oracle import total
+from tests.fundamentals.test_one_effect import NOW_S
 from tests.loading import COMMITTED, DEADLINE_S, DUPLICATES, FAST, Load, assert_exact, fetch
 from tests.pipeline import Pipeline
 from tests.postgres_pair import Server, until
@@ -114,6 +121,45 @@ def stop_while_locked(pipeline: Pipeline, primary: Server) -> None:
         until(lambda: waiting_events(pipeline) > 0, "what waits is told")
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_producers_are_held_back_though_postgresql_is_away(tmp_path: Path, dsn: str, redis_url: str) -> None:
+    """The cap of the stream holds for as long as nothing is committed, whoever of the aggregators was there before."""
+    settings = {"STREAMGAUGE_STREAM_MAX_BYTES": "1048576", "STREAMGAUGE_TRIM_INTERVAL_S": "0.5"}
+    key, flag = stream_key(0), full_key(0)
+    with Bench(tmp_path, dsn, redis_url, STREAMGAUGE_SHARDS="1", **settings) as bench, bench.client() as client:
+        bench.exporter()
+        name = bench.aggregator()
+        bench.emitters.start(40_000, rate=1000)
+        bench.grows()
+        bench.postgres_link.blackhole()
+        for seq, data in enumerate(fillers(), 1):
+            client.xadd(key, {FIELD: data})
+            assert seq < 100 or client.memory_usage(key) > 1 << 20
+        bench.until(lambda: client.exists(flag), "producers are held back")
+        held, meant = client.xlen(key), total(bench.emitters.books(), "meant")
+        for _ in range(3):
+            left_ms = client.pttl(flag)
+            bench.until(lambda n=left_ms: client.pttl(flag) > n, "they are still held back")
+        bench.until(lambda: total(bench.emitters.books(), "meant") > meant + 5000, "emitting goes on")
+        assert client.xlen(key) <= held + 2 * MAX_WAITING, "and is merged"
+        bench.told("streamgauge_stream_oldest_wait_seconds", 5, "/metrics/self")
+        bench.kill(name)
+        client.delete(flag)
+        bench.begin_aggregator()
+        bench.until(lambda: client.exists(flag), "held back by one that has never seen PostgreSQL")
+        bench.postgres_link.pass_on()
+        bench.until(lambda: not client.exists(flag), "it drains, and they may send")
+        bench.check(5)
+
+
+def fillers() -> list[bytes]:
+    """Batches of another producer that take more than 1 MiB of a stream."""
+    values = [random.Random(seq).random() for seq in range(4000)]
+    return [
+        make_batch(bytes(16), seq, histograms={b"filler": values}, window_s=NOW_S, accepted=4000 * seq)
+        for seq in range(1, 101)
+    ]
 
 
 def waiting_events(pipeline: Pipeline) -> float:

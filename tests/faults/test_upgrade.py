@@ -72,6 +72,31 @@ async def test_newer_batch_waits_for_the_first_aggregator_that_knows_it(
         assert await c.one("SELECT count(*) FROM parked") == 0
 
 
+DIES = """
+import os, contract.batch
+read = contract.batch.read_envelope
+contract.batch.read_envelope = lambda data: os.kill(os.getpid(), 9) if data == {!r} else read(data)
+"""
+
+
+async def test_parked_entry_that_ends_its_decoder_is_set_aside(
+    dsn: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who parked it did not decode it: the first that knows its version would end, and each after it."""
+    newer = of_version(batches(1)[0], VERSION + 1)
+    (tmp_path / "sitecustomize.py").write_text(DIES.format(newer))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with consumer(dsn, redis_url) as c:
+        await c.send(newer)
+        await c.consume()
+        for module in (committer, redrive):
+            monkeypatch.setattr(module, "VERSION", VERSION + 1)
+        assert await redrive_parked(await c.pool(), c.committer) == 1
+        assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "crashed", "payload": newer}]
+        assert await c.one("SELECT count(*) FROM parked") == 0
+        assert await c.one("SELECT coalesce(sum(n), 0) FROM totals") == 0
+
+
 @pytest.mark.parametrize("name", ["batch-1", "batch-1-compressed"])
 async def test_batch_of_the_first_version_is_read_for_ever(name: str, dsn: str, redis_url: str) -> None:
     """The bytes are never made anew: a producer that is not upgraded seals them so."""

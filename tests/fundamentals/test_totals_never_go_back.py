@@ -6,7 +6,7 @@ import itertools
 import pytest
 import redis
 
-from contract.streams import DATABASE_KEY
+from contract.streams import DATABASE_KEY, OWNER_KEY
 from tests.exporting import exporter, scrape, writer
 
 KEY = "shop_requests_total"
@@ -80,9 +80,25 @@ async def test_database_that_acknowledgements_do_not_refer_to_is_not_served(
     async with exporter(dsn, redis_url) as client, writer(dsn) as rows:
         system = await rows.connection.fetchval("SELECT system_identifier FROM pg_control_system()")
         with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as link:
-            for identity, status in ((f"{system}/2", 503), (f"{system}/1", 200)):
+            for identity, status in ((f"{system}/1", 200), (f"{system}/2", 503)):
                 link.set(DATABASE_KEY, identity)
                 assert (await client.get("/metrics")).status_code == status
+
+
+async def test_database_is_not_served_once_another_one_is_being_restored(dsn: str, redis_url: str, series: int) -> None:
+    """It may live on and commit what the other one has yet to fold; neither is served before that is done."""
+    async with exporter(dsn, redis_url) as client, writer(dsn) as rows:
+        system = await rows.connection.fetchval("SELECT system_identifier FROM pg_control_system()")
+        with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as link:
+            link.set(DATABASE_KEY, f"{system}/1")
+            link.set(OWNER_KEY, f"{system}/1")
+            assert (await client.get("/metrics")).status_code == 200
+            link.set(DATABASE_KEY, f"{system}/0")
+            assert (await client.get("/metrics")).status_code == 503, "this one is being restored"
+            link.set(DATABASE_KEY, f"{system}/1")
+            assert (await client.get("/metrics")).status_code == 200
+            link.set(OWNER_KEY, f"{system}/2")
+            assert (await client.get("/metrics")).status_code == 503, "another one is"
 
 
 async def test_changed_generation_reads_everything_anew(dsn: str, redis_url: str, series: int) -> None:

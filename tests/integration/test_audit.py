@@ -5,8 +5,9 @@ from uuid import UUID
 
 import pytest
 
+from contract.batch import Envelope
 from contract.streams import FIELD, stream_key
-from database import upkeep
+from database import retained, upkeep
 from tests.rig import COUNTER, GAUGE, HISTOGRAM, PRODUCER, Rig, open_rig
 
 
@@ -140,3 +141,22 @@ async def test_retired_producers_stay_in_the_sums(rig: Rig) -> None:
     assert (report.findings, report.accepted, report.committed, report.producers) == ([], 23, 21, 1)
     await rig.pool.execute("UPDATE retired SET lost_events = 1")
     assert "balance: retired producers of test" in await rig.culprit()
+
+
+async def test_entry_that_ends_its_decoder_does_not_end_the_audit(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known by where it stands: what is kept of it is not decoded again."""
+    data = b"SGB1 deadly"
+    (entry_id,) = [await rig.link.xadd(stream_key(0), {FIELD: data})]
+    read = retained.read_envelope
+
+    def read_or_die(given: bytes) -> Envelope:
+        assert given != data, "this would have ended the process"
+        return read(given)
+
+    monkeypatch.setattr(retained, "read_envelope", read_or_die)
+    await rig.pool.execute(
+        "INSERT INTO quarantine (shard, stream_id, reason, detail, payload) VALUES (0, $1, 'crashed', '', $2)",
+        entry_id.decode(),
+        data,
+    )
+    assert (await rig.audit()).ok

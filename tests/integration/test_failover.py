@@ -1,21 +1,29 @@
 """A check that dies while it restores another database leaves a fence; the next one finishes and lowers it."""
 
-import time
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from aggregator import failover
 from aggregator.decode import Entry
-from contract.streams import DATABASE_KEY
+from contract.streams import DATABASE_KEY, OWNER_KEY
+from database.hosts import OldTimeline
 from tests.batches import make_batch
 from tests.consuming import Consumer, consumer
+from tests.faults.test_poison import CRASHING, DEADLY
+from tests.fundamentals.test_commit_then_ack import until
+from tests.fundamentals.test_one_effect import NOW_S
 
 OPEN = "SELECT count(*) FROM fences WHERE lowered_at IS NULL"
 
 
 class Dying:
     """A committer whose server goes away."""
+
+    async def try_out(self, entries: Sequence[Entry], _: object) -> Sequence[Entry]:
+        return entries
 
     async def settle(self, entries: Sequence[Entry]) -> None:
         raise ConnectionError("gone")
@@ -27,7 +35,7 @@ async def check(c: Consumer, committer: object) -> None:
 
 async def test_a_fence_that_was_left_is_lowered_when_the_restoring_is_done(dsn: str, redis_url: str) -> None:
     async with consumer(dsn, redis_url) as c:
-        await c.send(make_batch(bytes(16), 1, counters={b"a_total": (1, 1.0)}, window_s=int(time.time()) // 10 * 10))
+        await c.send(make_batch(bytes(16), 1, counters={b"a_total": (1, 1.0)}, window_s=NOW_S))
         await c.link.set(DATABASE_KEY, b"123/1")
         for _ in range(2):
             with pytest.raises(ConnectionError):
@@ -37,6 +45,82 @@ async def test_a_fence_that_was_left_is_lowered_when_the_restoring_is_done(dsn: 
         assert await c.one(OPEN) == 0
         assert await c.one("SELECT sum(n) FROM totals") == 1
         assert (await c.link.get(DATABASE_KEY)) not in (None, b"123/1")
+
+
+async def test_a_database_is_restored_though_redis_is_out_of_memory(dsn: str, redis_url: str) -> None:
+    """Its mark is written all the same: the check comes to an end, and commits go on."""
+    async with consumer(dsn, redis_url) as c:
+        await check(c, c.committer)
+        await c.send(make_batch(bytes(16), 1, counters={b"a_total": (1, 1.0)}, window_s=NOW_S))
+        await c.link.set(DATABASE_KEY, b"123/1")
+        await c.link.config_set("maxmemory", "100kb")
+        try:
+            await check(c, c.committer)
+        finally:
+            await c.link.config_set("maxmemory", "0")
+        assert (await c.link.get(DATABASE_KEY)) not in (None, b"123/1")
+        assert await c.one("SELECT sum(n) FROM totals") == 1
+
+
+async def test_another_database_is_acknowledged_nothing_from_before_this_one_is_restored(
+    dsn: str, redis_url: str
+) -> None:
+    """A former primary that lives on may commit: its entries stay pending, whenever it does."""
+    async with consumer(dsn, redis_url) as c:
+        await check(c, c.committer)
+        old = (await failover.read_commit(await c.pool())).database
+        new = failover.Identity(old.system, old.timeline + 1)
+        assert await c.reader.note_commit(1, str(old))
+        await c.link.set(DATABASE_KEY, b"123/1")
+        restored: list[str] = []
+
+        class Asking(Dying):
+            async def settle(self, entries: Sequence[Entry]) -> None:
+                restored.extend(entry.stream_id for entry in entries)
+                assert await c.reader.note_commit(2, str(old)), "it is the one that is being restored"
+                assert not await c.reader.note_commit(2, str(new)), "and no other"
+
+        await c.send(make_batch(bytes(16), 1, counters={b"a_total": (1, 1.0)}, window_s=NOW_S))
+        await check(c, Asking())
+        assert len(restored) == 1
+
+
+async def test_a_database_that_is_restored_is_known_to_the_one_before_it(dsn: str, redis_url: str) -> None:
+    """Half restored or whole: on the older timeline nothing is committed any more, and nothing acknowledged."""
+    async with consumer(dsn, redis_url) as c:
+        await check(c, c.committer)
+        system, timeline = (await failover.read_commit(await c.pool())).database
+        await c.link.set(OWNER_KEY, f"{system}/{timeline + 1}")
+        with pytest.raises(OldTimeline):
+            await check(c, c.committer)
+        assert not await c.reader.note_commit(1, f"{system}/{timeline}")
+        await c.send(make_batch(bytes(16), 1, counters={b"a_total": (1, 1.0)}, window_s=NOW_S))
+        shard = c.shard()
+        running = asyncio.create_task(shard.run())
+        await until(c, "SELECT coalesce(sum(n), 0) = 1 FROM totals")
+        await until(c, "SELECT coalesce(sum(duplicates), 0) > 0 FROM producers")
+        assert await c.pending() == 1
+        await c.link.delete(OWNER_KEY)
+        shard.stop.set()
+        await running
+        assert await c.pending() == 0
+
+
+async def test_entry_that_ends_its_decoder_is_found_by_the_restoring_that_comes_after(
+    dsn: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one dies of it, and leaves a fence that tells so."""
+    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with consumer(dsn, redis_url) as c:
+        good = [make_batch(bytes(16), n, counters={b"a_total": (1, 1.0)}, window_s=NOW_S, accepted=n) for n in (1, 2)]
+        await c.send(good[0], DEADLY, good[1])
+        await c.link.set(DATABASE_KEY, b"123/1")
+        with pytest.raises(ConnectionError):
+            await check(c, Dying())
+        await check(c, c.committer)
+        assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "crashed", "payload": DEADLY}]
+        assert await c.one("SELECT sum(n) FROM totals") == 2
 
 
 async def test_a_lane_whose_clock_was_not_measured_is_no_lane(dsn: str, redis_url: str) -> None:

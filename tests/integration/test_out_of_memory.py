@@ -48,7 +48,7 @@ async def test_leases_are_taken_and_commits_acknowledged_without_memory(
         entries = [entry for _ in range(2) for entry in await c.reader.read(10, 0)]
         await c.committer.settle(entries)
         for newest in (7, 5):
-            await c.reader.note_commit(newest)
+            assert await c.reader.note_commit(newest, "1/1")
         assert await full.get(COMMIT_KEY) == b"7"
         await c.ack(entries)
         assert len(entries) == 3 and await c.pending() == 0

@@ -8,7 +8,7 @@ import pytest
 
 from aggregator import trial
 from aggregator.reader import SUSPECT_DELIVERIES
-from aggregator.trial import TrialError, find_crashing
+from aggregator.trial import Trial, TrialError
 from tests.consuming import consumer
 from tests.fundamentals.test_one_effect import batches
 
@@ -46,7 +46,8 @@ async def test_those_that_end_or_hang_a_process_are_found(
     monkeypatch.setattr(trial, "DECODE_S", 3.0)
     good = batches(6)
     tried = [good[0], good[1] + b"ends it", b"no batch", good[2] + b"hangs", *good[3:], good[0] + b"ends it"]
-    assert await find_crashing(tried) == {1, 3, len(tried) - 1}
+    async with Trial() as tries:
+        assert await tries.find_crashing(tried) == {1, 3, len(tried) - 1}
     assert len(started) == 3, "a process more for each that was found, and none after the last"
 
 
@@ -62,5 +63,13 @@ async def test_one_process_tries_all_that_came_often(dsn: str, redis_url: str, s
 
 async def test_a_process_that_does_not_start_is_no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial.sys, "executable", "/bin/true")
-    with pytest.raises(TrialError):
-        await find_crashing(batches(1))
+    async with Trial() as tries:
+        with pytest.raises(TrialError):
+            await tries.find_crashing(batches(1))
+
+
+async def test_one_process_is_kept_from_page_to_page(started: list[tuple[Any, ...]]) -> None:
+    async with Trial() as tries:
+        for _ in range(3):
+            assert await tries.find_crashing(batches(5)) == set()
+    assert len(started) == 1
