@@ -29,6 +29,7 @@ from contract.windows import FUTURE_BOUND_S, LATE_BOUND_S, WINDOW_S, window_star
 from database.admission import Producer
 from database.connect import acquire, is_data_fault
 from database.ledger import Fold, apply, is_stale
+from database.load_runs import TooManyRuns
 from database.partitions import ensure
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Work:
     unknown_version: list[tuple[Entry, Envelope]] = field(default_factory=list[tuple[Entry, Envelope]])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Ready:
     """Batches of one lane, folded and waiting for their commit."""
 
@@ -70,6 +71,9 @@ class Ready:
     refused: list[tuple[Decoded, BatchError]] = field(default_factory=list[tuple[Decoded, BatchError]])
     others: list[Booked] = field(default_factory=list[Booked])
     """Of the copies: other contents under the identity of a batch in `booked`."""
+
+    def __post_init__(self) -> None:
+        self.lane.users.add(self)
 
     @property
     def duplicates(self) -> dict[int, int]:
@@ -138,6 +142,8 @@ class Committer:
             if lane is not None:
                 prepared.ready.append(await self._ready(lane, batches))
             return
+        except TooManyRuns as error:
+            fault = BatchError(Quarantined.RUN_LIMIT, str(error))
         except asyncpg.PostgresError as error:
             if not is_data_fault(error):
                 raise

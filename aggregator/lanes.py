@@ -1,11 +1,12 @@
 """Lanes: one schema each for real traffic and for every load-test run, with its pool and caches.
 
 In: a run id, or None for real traffic. Out: a Lane, or None where the run was purged.
-Promise: a load-test batch never touches a row of the real schema.
+Promise: a load-test batch never touches a row of the real schema; however many runs batches name, few pools are open.
 """
 
 import asyncio
 import time
+import weakref
 from typing import Any, Final
 
 from aggregator.decode import BlockCache
@@ -22,6 +23,11 @@ MAX_SEQ_JUMP: Final = 1_000_000
 """No producer seals so many batches while none arrives: a seq further above all others is not believed."""
 
 
+OPEN_RUNS: Final = 4
+"""Lanes of load-test runs that stay open, in each shard, when nothing is on its way in them."""
+RUN_CACHE_BYTES: Final = 16 << 20
+
+
 class Lane:
     """A schema, the pool whose names resolve in it, the caches of its numbers, and its database's clock."""
 
@@ -31,6 +37,8 @@ class Lane:
         self.identities = identities
         self.reconnected = True
         """Set by each new connection, cleared by the failover check."""
+        self.users: weakref.WeakSet[object] = weakref.WeakSet()
+        """What is on its way in this lane: while there is any its pool stays open."""
         self._offset_ms = 0.0
         self._top: dict[int, int] = {}
 
@@ -74,15 +82,31 @@ class Lanes:
         return self._lanes.get(None) or await self._open(None, SCHEMA)
 
     async def of(self, run_id: str | None, events: int) -> Lane | None:
-        """Return the lane of a run, making its schema if needed; None if it was purged (`events` are counted)."""
-        if run_id is None:
-            return await self.main()
+        """Return the lane of a run, making its schema if needed; None if it was purged (`events` are counted).
+
+        TooManyRuns: it is new, and there are as many as may be.
+        """
         main = await self.main()
-        schema = await ensure_run(await self._direct_pool(main), run_id, events)
+        if run_id is None:
+            return main
+        most = self._settings.streamgauge_load_runs
+        schema = await ensure_run(await self._direct_pool(main), run_id, events, most)
         if schema is None:
             await self._close(run_id)
             return None
-        return self._lanes.get(run_id) or await self._open(run_id, schema)
+        lane = self._lanes.get(run_id) or await self._open(run_id, schema)
+        # The one used longest ago is the first.
+        self._lanes[run_id] = self._lanes.pop(run_id)
+        await self._close_others(run_id)
+        return lane
+
+    async def _close_others(self, used: str) -> None:
+        """Keep no more lanes of runs open than OPEN_RUNS, but for those something is on its way in."""
+        others = [run_id for run_id, lane in self._lanes.items() if run_id not in (None, used) and not lane.users]
+        surplus = len(self._lanes) - 1 - OPEN_RUNS
+        for run_id in others[: max(0, surplus)]:
+            assert run_id is not None
+            await self._close(run_id)
 
     async def _direct_pool(self, main: Lane) -> Pool:
         """Return a pool with sessions of its own, which a run's schema is made with."""
@@ -95,8 +119,10 @@ class Lanes:
         return self._direct
 
     def blocks_of(self, run_id: str) -> BlockCache:
-        """Return the cache of a run's blocks; it outlives the lane's opening, which needs I/O."""
-        return self._run_blocks.setdefault(run_id, BlockCache())
+        """Return the cache of a run's blocks: it is decoded before anybody asks whether there may be such a run."""
+        while len(self._run_blocks) > 2 * OPEN_RUNS:
+            self._run_blocks.pop(next(iter(self._run_blocks)))
+        return self._run_blocks.setdefault(run_id, BlockCache(RUN_CACHE_BYTES))
 
     async def _open(self, run_id: str | None, schema: str) -> Lane:
         async with self._opening:
@@ -115,7 +141,7 @@ class Lanes:
 
         options: dict[str, Any] = {
             "application": "streamgauge-aggregator",
-            "size": 3,
+            "size": 3 if run_id is None else 1,
             "connected": connected,
             "hosts": self._hosts,
         }

@@ -30,5 +30,7 @@ class AggregatorSettings(ScheduleSettings, OptimizerSettings):
     streamgauge_trim_interval_s: float = Field(default=10.0, gt=0, le=3600)
     streamgauge_series_budget: int = Field(default=100_000, ge=1, le=10_000_000)
     """Active series a metric; the surplus goes to its overflow series."""
+    streamgauge_load_runs: int = Field(default=50, ge=0, le=10_000)
+    """Load-test runs kept at once, each in a schema of its own; batches of one more are quarantined."""
     streamgauge_crash_at: str = ""
     """Test hook: the named point at which the process kills itself."""

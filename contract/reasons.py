@@ -37,6 +37,8 @@ class Quarantined(StrEnum):
     FUTURE = "future"
     SEQ_JUMP = "seq_jump"
     """A sequence number too far above everything seen from its producer."""
+    RUN_LIMIT = "run_limit"
+    """Of a load-test run, while as many are kept as may be."""
     CONFLICT = "conflict"
     """The same producer and sequence number with another checksum: forged or corrupted."""
     KIND_CONFLICT = "kind_conflict"

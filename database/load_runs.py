@@ -1,6 +1,7 @@
 """Load-test runs: each has a schema of its own; a purged one leaves a tombstone.
 
-In: a run id from a batch. Out: the schema its rows go to. Promise: a purged run takes nothing more.
+In: a run id from a batch. Out: the schema its rows go to. Promise: a purged run takes nothing more; there are never
+more schemas than are asked for, whatever batches say.
 """
 
 from datetime import datetime
@@ -12,6 +13,10 @@ from database.migrate import migrate_schema
 from database.queries import load
 
 
+class TooManyRuns(Exception):
+    """As many runs are kept as may be; the text says what to do."""
+
+
 class LoadRun(NamedTuple):
     """A run whose rows are still there."""
 
@@ -20,8 +25,11 @@ class LoadRun(NamedTuple):
     created_at: datetime
 
 
-async def ensure_run(pool: Pool, run_id: str, events: int) -> str | None:
-    """Return the schema of a run, made at its first batch; None (and `events` counted) if it was purged."""
+async def ensure_run(pool: Pool, run_id: str, events: int, most: int) -> str | None:
+    """Return the schema of a run, made at its first batch; None (and `events` counted) if it was purged.
+
+    TooManyRuns: it is new, and there are `most` that were not purged.
+    """
     async with acquire(pool) as connection:
         row = await connection.fetchrow(load("find_run"), run_id)
         if row is not None and row["purged_at"] is not None:
@@ -29,7 +37,9 @@ async def ensure_run(pool: Pool, run_id: str, events: int) -> str | None:
             return None
         if row is not None and row["ready"]:
             return str(row["schema_name"])
-        schema = str(await connection.fetchval(load("add_run"), run_id))
+        schema: str | None = await connection.fetchval(load("add_run"), run_id, most)
+        if schema is None:
+            raise TooManyRuns(f"run {run_id!r} is one more than the {most} that are kept: `streamgauge purge` others")
         await migrate_schema(connection, schema)
         # The pool resets it when the connection goes back.
         await connection.execute(f'SET search_path = "{schema}"')

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 import zstandard
 
+from aggregator.lanes import OPEN_RUNS
 from contract import batch as wire
 from contract.batch import Body, Directory, encode_directory, seal
 from contract.metric import Kind, MetricDef
 from contract.streams import FIELD, stream_key
+from database.load_runs import purge
 from tests.batches import make_batch
 from tests.consuming import SHARD, Consumer, consumer
 from tests.fundamentals.test_one_effect import NOW_S, batches
@@ -248,3 +250,43 @@ async def test_window_is_no_future_where_redis_is_as_far_ahead(dsn: str, redis_u
         assert await c.one("SELECT count(*) FROM quarantine") == 0
         assert await c.one("SELECT sum(displaced) FROM producers") == 1
         assert await c.one("SELECT abs(extract(epoch FROM now() - min(window_start))) < 60 FROM parts")
+
+
+def of_run(run_id: str, producer: bytes | None = None) -> bytes:
+    return good(producer or os.urandom(16), run_id=run_id)
+
+
+async def test_batches_of_more_runs_than_may_be_make_no_schema(dsn: str, redis_url: str) -> None:
+    """Whoever may send may name any run: beyond the limit its batches are kept aside, and the others go on."""
+    async with consumer(dsn, redis_url, streamgauge_load_runs=2) as c:
+        beyond = [of_run(f"flood-{n}") for n in range(5)]
+        await c.send(of_run("one"), of_run("two"), *beyond, good(os.urandom(16)))
+        assert await c.consume() == 8
+        runs = await c.rows("SELECT run_id, schema_name FROM load_runs ORDER BY run_id")
+        assert [run["run_id"] for run in runs] == ["one", "two"]
+        for run in runs:
+            assert await c.one(f'SELECT sum(n) FROM "{run["schema_name"]}".totals') == 2
+        kept = await c.rows("SELECT reason, payload, seq FROM quarantine")
+        assert sorted(row["payload"] for row in kept) == sorted(beyond)
+        assert {(row["reason"], row["seq"]) for row in kept} == {("run_limit", None)}
+        assert await c.one("SELECT sum(n) FROM totals") == 2
+        await purge(await c.pool(), "one")
+        await c.send(of_run("flood-0"))
+        await c.consume()
+        assert await c.one("SELECT count(*) FROM load_runs WHERE purged_at IS NULL") == 2
+
+
+async def test_many_runs_leave_few_pools_open(dsn: str, redis_url: str) -> None:
+    """Each had one that nobody closed: they would take every connection that PostgreSQL has."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'streamgauge-aggregator' AND datname = $1"
+    async with consumer(dsn, redis_url) as c:
+        for n in range(3 * OPEN_RUNS):
+            await c.send(of_run(f"run-{n % (2 * OPEN_RUNS)}"))
+            await c.consume()
+        assert len(c.lanes.open_lanes()) == 1 + OPEN_RUNS
+        assert await c.one(count, await c.one("SELECT current_database()")) <= 3 + OPEN_RUNS
+        committed = [
+            await c.one(f'SELECT sum(n) FROM "{run["schema_name"]}".totals')
+            for run in await c.rows("SELECT schema_name FROM load_runs")
+        ]
+        assert sum(committed) == 2 * 3 * OPEN_RUNS

@@ -70,7 +70,7 @@ async def test_a_failed_migration_leaves_nothing(dsn: str, monkeypatch: pytest.M
 
 async def test_load_test_runs_are_migrated_too(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = await open_pool(PostgresSettings.model_validate({"postgres_dsn": dsn}))
-    schema = await ensure_run(pool, "trial", 1)
+    schema = await ensure_run(pool, "trial", 1, 1)
     known = migrations.migrations()
     new = Migration(9999, "new", "CREATE TABLE added (a int)", "x")
     monkeypatch.setattr(migrations, "migrations", lambda: [*known, new])

@@ -135,7 +135,7 @@ async def test_forgotten_series_are_gone_and_the_audit_stays_ok(rig: Rig) -> Non
 
 
 async def test_purge_command_deletes_a_run(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
-    await ensure_run(rig.pool, "trial", 1)
+    await ensure_run(rig.pool, "trial", 1, 1)
     assert await command("purge", "--list") == 0
     assert "trial" in capsys.readouterr().out
     assert await command("audit", "--run-id", "trial") == 0

@@ -146,7 +146,7 @@ async def test_a_failing_step_does_not_stop_the_others(pool: Pool, store: Store)
 
 
 async def test_a_load_run_is_kept_up_apart_and_purged_for_good(pool: Pool, dsn: str) -> None:
-    schema = await ensure_run(pool, "trial", 1)
+    schema = await ensure_run(pool, "trial", 1, 1)
     assert schema is not None
     inside = await open_pool(PostgresSettings.model_validate({"postgres_dsn": dsn}), schema)
     try:
@@ -160,7 +160,7 @@ async def test_a_load_run_is_kept_up_apart_and_purged_for_good(pool: Pool, dsn: 
     finally:
         await inside.close()
     assert await purge(pool, "trial")
-    assert await ensure_run(pool, "trial", 7) is None
+    assert await ensure_run(pool, "trial", 7, 1) is None
     assert await pool.fetchval("SELECT refused_events FROM load_runs") == 7
     assert not await pool.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema)
 
