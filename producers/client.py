@@ -214,8 +214,9 @@ class Client(Registry):
             sent = life.clock.is_measured() and not life.outbox.waiting and not life.drainer.has_pending()
             if not sent:
                 log.warning("unsent_at_exit", extra={"batches": len(life.outbox.waiting)})
+            life.sender.estates.abandon()
             with life.lock:
-                life.spool.remove() if sent else life.spool.leave()
+                life.spool.leave()
             self._life, self._threads = None, []
             life.ended.set()
             if not exiting:
@@ -257,6 +258,7 @@ class Client(Registry):
         was_running = bool(self._threads) and not self._closed
         if self._life is not None:
             self._life.spool.abandon()
+            self._life.sender.estates.abandon()
         if self._journal is not None:
             self._journal.after_fork()
         self._life, self._threads = None, []

@@ -2,7 +2,8 @@
 
 In: the spool's root, a clock, a way to deliver. Out: the dead producer's own batches, under its own id and seqs.
 Promise: only what no living process holds is touched, by one finder at a time; a directory goes when everything in
-it is acknowledged, so that a finder that dies too leaves it to the next; sent twice, it counts once (the ledger).
+it was acknowledged for as long as a living producer would send it again, so that a finder that dies too leaves it to
+the next; sent twice, it counts once (the ledger).
 """
 
 import fcntl
@@ -14,9 +15,9 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -36,24 +37,82 @@ _NAME: Final = re.compile(rf"{re.escape(UNBORN)}?[0-9a-f]{{32}}")
 """A producer's directory; whatever else lies there is somebody else's."""
 _decoder = msgspec.msgpack.Decoder(Flush)
 
-Deliver = Callable[[bytes, Sequence[bytes]], bool]
-"""(producer id, batches in order of seq) -> whether all are acknowledged. Raises what the sender raises."""
+RESEND_S: Final = 2.0
+"""What was acknowledged is sent again for so long, where Redis turns out to be another server: it may have lost it."""
+
+Deliver = Callable[[bytes, Sequence[bytes]], bytes | None]
+"""(producer id, batches in order of seq) -> the server that acknowledged all of them; None: not now. With no batches it
+says who would. Raises what the sender raises."""
 
 
-def settle_estates(root: Path, clock: Clock, deliver: Deliver) -> int:
-    """Send what the dead left and remove it; returns how many estates are settled. Never raises."""
-    settled = 0
-    try:
-        folders = sorted(folder for folder in root.iterdir() if _NAME.fullmatch(folder.name))
-    except OSError:
-        return 0
-    for folder in folders:
+class _Delivered(NamedTuple):
+    """An estate that was acknowledged and may have to be sent again."""
+
+    at_s: float
+    server: bytes
+    hold: ExitStack
+    """Its lock."""
+
+
+class Estates:
+    """What the dead left in one spool, as one finder sees it. Used by one thread."""
+
+    def __init__(self, root: Path, clock: Clock, resend_s: float = RESEND_S) -> None:
+        self.delivered: dict[Path, _Delivered] = {}
+        self._root = root
+        self._clock = clock
+        self._resend_s = resend_s
+
+    def settle(self, deliver: Deliver) -> int:
+        """Send what is there, remove what was acknowledged long enough ago; returns how many went. Never raises."""
         try:
-            with claim(folder) as is_mine:
-                settled += is_mine and _settle(folder, clock, deliver)
-        except Exception as error:  # noqa: BLE001 - one estate that cannot be read or sent concerns nobody else
-            log.warning("estate_left", extra={"folder": str(folder), "error": repr(error)})
-    return settled
+            folders = sorted(folder for folder in self._root.iterdir() if _NAME.fullmatch(folder.name))
+        except OSError:
+            return 0
+        settled = 0
+        for folder in folders:
+            try:
+                if folder not in self.delivered:
+                    self._find(folder, deliver)
+                if folder in self.delivered:
+                    settled += self._remove(folder, deliver)
+            except Exception as error:  # noqa: BLE001 - one estate that cannot be read or sent concerns nobody else
+                log.warning("estate_left", extra={"folder": str(folder), "error": repr(error)})
+        return settled
+
+    def abandon(self) -> None:
+        """End, or in a forked child leave it to the parent: the locks are not ours any more."""
+        while self.delivered:
+            self.delivered.popitem()[1].hold.close()
+
+    def _find(self, folder: Path, deliver: Deliver) -> None:
+        with ExitStack() as stack:
+            if not stack.enter_context(claim(folder)) or (batches := _batches(folder, self._clock)) is None:
+                return
+            server = deliver(_producer(batches), batches) if batches else b""
+            if server is None:
+                return
+            if batches:
+                log.warning("estate_settled", extra={"producer": folder.name, "batches": len(batches)})
+            self.delivered[folder] = _Delivered(time.monotonic(), server, stack.pop_all())
+
+    def _remove(self, folder: Path, deliver: Deliver) -> bool:
+        at_s, server, hold = self.delivered[folder]
+        batches = _batches(folder, self._clock) or []
+        if batches and time.monotonic() - at_s < self._resend_s:
+            return False
+        if batches and deliver(_producer(batches), []) != server:
+            # Its successor took part of it with it, perhaps: found anew, it is sent again.
+            self.delivered.pop(folder).hold.close()
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        del self.delivered[folder]
+        hold.close()
+        return True
+
+
+def _producer(batches: Sequence[bytes]) -> bytes:
+    return read_envelope(batches[0]).producer_id
 
 
 @contextmanager
@@ -88,25 +147,20 @@ def _lock(lock: int, path: Path) -> bool:
         return False
 
 
-def _settle(folder: Path, clock: Clock, deliver: Deliver) -> bool:
+def _batches(folder: Path, clock: Clock) -> list[bytes] | None:
+    """Return what is to be sent of an estate; None where it is not ours, or too old."""
     files = sorted(folder.glob(f"*{SUFFIX}"))
     if files and time.time() - files[-1].stat().st_mtime > EXPIRE_S:
         log.warning("estate_expired", extra={"folder": str(folder), "files": len(files)})
         shutil.rmtree(folder, ignore_errors=True)
-        return False
+        return None
     flushes = [_decoder.decode(file.read_bytes()) for file in files]
     if any(flush.version != VERSION for flush in flushes):
         log.info("estate_of_another_version", extra={"folder": str(folder)})
-        return False
+        return None
     if flushes:
         flushes[-1] = _freeze(folder, int(files[-1].stem), flushes[-1], clock)
-    batches = [data for flush in flushes for data in flush.sealed]
-    if batches and not deliver(read_envelope(batches[0]).producer_id, batches):
-        return False
-    if batches:
-        log.warning("estate_settled", extra={"producer": folder.name, "batches": len(batches)})
-    shutil.rmtree(folder, ignore_errors=True)
-    return True
+    return [data for flush in flushes for data in flush.sealed]
 
 
 def _freeze(folder: Path, number: int, last: Flush, clock: Clock) -> Flush:

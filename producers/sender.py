@@ -27,7 +27,7 @@ from contract.redis_url import parse_redis_url
 from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
 from producers.clock import Clock
 from producers.cluster import ask, open_master, open_node
-from producers.estate import settle_estates
+from producers.estate import RESEND_S, Estates
 from producers.seal import Sealed
 from producers.settings import Settings, SettingsError
 
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 4
 SENTINEL_TIMEOUT_S: Final = 0.5
-RESEND_S: Final = 2.0
 CLOCK_INTERVAL_S: Final = 60.0
 CLOCK_ROUNDS: Final = 5
 HELD_PAUSE_S: Final = 0.5
@@ -93,6 +92,7 @@ class Sender:
         self._producer_id = producer_id
         self._crash = crash
         self._release = release or _forget
+        self.estates = Estates(Path(settings.spool_dir or "."), clock)
         self._look_at = 0.0
         self._shard_count = 0
         self._link: Link | None = None
@@ -161,21 +161,23 @@ class Sender:
             raise failed
         if self._settings.spool_dir and time.monotonic() >= self._look_at and not self._stopping.is_set():
             self._look_at = time.monotonic() + LOOK_INTERVAL_S
-            settle_estates(Path(self._settings.spool_dir), self._clock, self._deliver)
+            self.estates.settle(self._deliver)
+            if self.estates.delivered:
+                self._look_at = time.monotonic() + RESEND_S
         if self._outbox.held:
             self._stopping.wait(HELD_PAUSE_S)
 
-    def _deliver(self, producer_id: bytes, batches: Sequence[bytes]) -> bool:
-        """Send a dead producer's batches to the shard it kept to; False: Redis asks to hold back."""
+    def _deliver(self, producer_id: bytes, batches: Sequence[bytes]) -> bytes | None:
+        """Send a dead producer's batches to the shard it kept to, and say to whom; None: Redis asks to hold back."""
         shard = shard_of(producer_id, self._shard_count)
         with open_link(self._settings, stream_key(shard)) as link:
             for at in range(0, len(batches), MAX_WAITING):
                 some = batches[at : at + MAX_WAITING]
                 flag, *_ = self._expect(link, [("GET", full_key(shard))])
                 if flag is not None:
-                    return False
+                    return None
                 self._expect(link, [("XADD", stream_key(shard), "*", FIELD, data) for data in some])
-        return True
+            return _server(link)
 
     def _expect(self, link: Link, commands: Sequence[Sequence[Any]]) -> list[Any]:
         replies = self._run(link, commands)
@@ -213,13 +215,12 @@ class Sender:
             self._shard_count = self._shards(link)
             self._shard = shard_of(self._producer_id, self._shard_count)
             link = _move(settings, link, stream_key(self._shard))
-            info = cast("dict[str, Any]", link.info("server")) | cast("dict[str, Any]", link.info("replication"))
+            server = _server(link)
             self._measure_clock(link)
             self._watch(link)
         except BaseException:
             link.close()
             raise
-        server = f"{info.get('run_id')}/{info.get('master_replid')}".encode()
         if self._server is not None and server != self._server:
             self._send_again()
         self._server = server
@@ -271,6 +272,12 @@ class Sender:
                 link.close()
             except (RedisError, OSError):
                 return
+
+
+def _server(link: Link) -> bytes:
+    """Return which server it is: another one once it was restarted, or another one became master."""
+    info = cast("dict[str, Any]", link.info("server")) | cast("dict[str, Any]", link.info("replication"))
+    return f"{info.get('run_id')}/{info.get('master_replid')}".encode()
 
 
 def _forget(sealed: Sealed) -> None:

@@ -175,14 +175,11 @@ class Spool:
             with suppress(OSError):
                 self._journal.open(None)
 
-    def remove(self) -> None:
-        """End: everything is acknowledged."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self.leave()
-
     def leave(self) -> None:
-        """End: a successor takes what is there."""
+        """End: a successor takes what is there, be it only what was acknowledged in the last moments."""
+        if self._folder is not None:
+            with suppress(OSError):
+                self._forget(self._folder)
         if self._journal is not None:
             self._journal.close()
         self.abandon()

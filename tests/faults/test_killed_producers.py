@@ -11,10 +11,12 @@ import httpx
 import msgspec
 import psutil
 import pytest
+import redis
 
-from contract.batch import read_envelope
+from contract.batch import read_body, read_envelope
 from producers.journal import SERIES, Tail
 from producers.spool import SUFFIX, Flush
+from streamgauge.embedded import RedisServer
 from streamgauge.processes import free_port, wait_until
 from tests.faults.bench import Bench
 from tests.loading import ask, assert_audit
@@ -52,7 +54,7 @@ while len(os.listdir(os.environ["STREAMGAUGE_SPOOL_DIR"])) > 1 and time.monotoni
     time.sleep(0.05)
 assert stop(20)
 """
-"""Sends one event of its own, and what it finds."""
+"""Sends one event of its own, and what it finds. Its own farewell is left: it was acknowledged just now."""
 ORDERS = b'orders_total{shop="a"}'
 POINTS = ["before_seal@4", "after_seal@4", "after_send@4", "after_acknowledged@4"]
 
@@ -93,6 +95,15 @@ def estates(tmp_path: Path) -> dict[tuple[bytes, int], int]:
     return found
 
 
+def assert_farewells(tmp_path: Path, most: int) -> None:
+    """What is left was acknowledged by its producer's own stop, to be sent again by whoever comes next."""
+    left = list((tmp_path / "spool").iterdir())
+    assert len(left) <= most
+    for folder in left:
+        data = flushes(folder)[-1].sealed[-1]
+        assert read_body(read_envelope(data), data).fin
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_what_was_sealed_is_sent_by_the_successor(point: str, redis_url: str, tmp_path: Path) -> None:
     """Whatever the moment: the streams then hold every batch of the dead one once, without a gap."""
@@ -111,7 +122,7 @@ def test_what_was_sealed_is_sent_by_the_successor(point: str, redis_url: str, tm
         < sum(series.n for key, series in after.series.items() if key != b"started_total")
         <= emitted(tmp_path / "done") + 1
     )
-    assert wait_until(lambda: not list((tmp_path / "spool").iterdir()), 10), "both are gone, with what they left"
+    assert_farewells(tmp_path, 1)
 
 
 @pytest.mark.parametrize("point", ["before_seal@1", "after_seal@4", "after_send@4"])
@@ -131,7 +142,7 @@ def test_with_a_journal_every_emit_that_returned_is_sent(point: str, redis_url: 
     assert level.last == level.n
     assert max(body.accepted for body in sums.bodies.values()) == events
     assert [body.fin for body in sums.bodies.values()].count(True) == 2
-    assert not list((tmp_path / "spool").iterdir())
+    assert_farewells(tmp_path, 1)
 
 
 BOOK = """
@@ -184,6 +195,24 @@ def forget_series(spool: Path, service: str) -> int:
     return len(tail.children[-1].values)
 
 
+def test_what_a_producer_said_last_outlives_it_and_redis(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """It stopped, all was acknowledged, and power failed under Redis: a successor sends it again."""
+    environ = env(redis_url, tmp_path)
+    succeed(environ)
+    sent = read_streams(redis_url)
+    assert sent.series[b"started_total"].n == 1
+    assert_farewells(tmp_path, 1)
+    with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as link:
+        link.flushall()
+    redis_server.restart()
+    succeed(environ)
+    after = read_streams(redis_url)
+    assert sent.bodies.keys() < after.bodies.keys()
+    assert after.series[b"started_total"].n == 2
+
+
 APP = """
 from fastapi import FastAPI
 from streamgauge import Counter, instrument
@@ -226,7 +255,7 @@ def test_a_worker_that_its_supervisor_starts_again_sends_what_the_killed_one_lef
         server.kill()
         server.wait()
     assert read_streams(redis_url).missing() == []
-    assert not list((tmp_path / "spool").iterdir())
+    assert_farewells(tmp_path, 3)
 
 
 def worker(client: httpx.Client) -> int:

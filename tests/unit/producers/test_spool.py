@@ -14,7 +14,7 @@ from contract.batch import read_body, read_envelope
 from producers import Client, Counter, Gauge, Histogram, Settings, estate, journal
 from producers.clock import Clock
 from producers.drainer import Drainer
-from producers.estate import claim, settle_estates
+from producers.estate import Deliver, Estates, claim
 from producers.journal import SERIES, Journal
 from producers.seal import Sealed, Sealer
 from producers.spool import LOCK, SUFFIX, Flush, Spool
@@ -57,11 +57,12 @@ class Stream:
     def __init__(self) -> None:
         self.taken: list[bytes] = []
         self.full = False
+        self.server = b"one"
 
-    def deliver(self, producer_id: bytes, batches: Sequence[bytes]) -> bool:
-        assert {read_envelope(data).producer_id for data in batches} == {producer_id}
+    def deliver(self, producer_id: bytes, batches: Sequence[bytes]) -> bytes | None:
+        assert {read_envelope(data).producer_id for data in batches} <= {producer_id}
         self.taken += [] if self.full else batches
-        return not self.full
+        return None if self.full else self.server
 
     def events(self) -> int:
         """Return the events, each batch once; the same identity with other bytes fails."""
@@ -70,6 +71,11 @@ class Stream:
             e = read_envelope(data)
             assert found.setdefault((e.producer_id, e.seq), data) == data
         return sum(read_envelope(data).events for data in found.values())
+
+
+def settle_estates(root: Path, clock: Clock, deliver: Deliver) -> int:
+    """Send what is there, and wait for nothing before it is removed."""
+    return Estates(root, clock, resend_s=0).settle(deliver)
 
 
 @pytest.fixture
@@ -165,8 +171,6 @@ def test_files_go_when_their_batches_are_released(producer: Callable[..., Produc
     assert len(list(living.folder.glob(f"*{SUFFIX}"))) == 1
     assert living.folder.stat().st_mode & 0o777 == 0o700
     assert {f.stat().st_mode & 0o777 for f in living.folder.iterdir()} == {0o600}
-    living.spool.remove()
-    assert not living.folder.exists()
 
 
 def test_an_estate_is_nobodys_while_its_owner_lives_and_one_finders_after(
@@ -185,6 +189,47 @@ def test_an_estate_is_nobodys_while_its_owner_lives_and_one_finders_after(
             assert not is_anothers
         assert settle_estates(tmp_path, clock, stream.deliver) == 0
     assert settle_estates(tmp_path, clock, stream.deliver) == 1
+
+
+def test_what_was_acknowledged_is_kept_until_it_need_not_be_sent_again(
+    producer: Callable[..., Producer], tmp_path: Path, stream: Stream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its producer is dead: only who found it can send again what a Redis that fails takes with it."""
+    now_s = 100.0
+    monkeypatch.setattr("producers.estate.time.monotonic", lambda: now_s)
+    dead = producer()
+    Counter("a", registry=dead.client).inc()
+    (sealed,) = dead.flush()
+    dead.die()
+    estates, others = Estates(tmp_path, clock), Estates(tmp_path, clock)
+    assert (estates.settle(stream.deliver), others.settle(stream.deliver)) == (0, 0)
+    assert stream.taken == [sealed.data], "one of two finders"
+    now_s += 1.5
+    assert estates.settle(stream.deliver) == 0
+    stream.server = b"another, which may lack it"
+    now_s += 1.0
+    assert estates.settle(stream.deliver) == 0
+    assert estates.settle(stream.deliver) == 0
+    assert stream.taken == [sealed.data] * 2
+    now_s += 2.5
+    assert estates.settle(stream.deliver) == 1
+    assert stream.taken == [sealed.data] * 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finder_that_ends_before_leaves_it_to_the_next(
+    producer: Callable[..., Producer], tmp_path: Path, stream: Stream, clock: Clock
+) -> None:
+    dead = producer()
+    Counter("a", registry=dead.client).inc()
+    dead.flush()
+    dead.die()
+    first = Estates(tmp_path, clock)
+    first.settle(stream.deliver)
+    assert settle_estates(tmp_path, clock, stream.deliver) == 0, "it is held"
+    first.abandon()
+    assert settle_estates(tmp_path, clock, stream.deliver) == 1
+    assert len(stream.taken) == 2 and stream.events() == 1
 
 
 def test_an_estate_that_was_removed_between_open_and_lock_is_left(tmp_path: Path) -> None:
@@ -322,7 +367,7 @@ def test_a_finder_that_dies_leaves_the_same_bytes_to_the_next(
     level.dec()
     dead.die()
 
-    def die(producer_id: bytes, batches: Sequence[bytes]) -> bool:
+    def die(producer_id: bytes, batches: Sequence[bytes]) -> bytes | None:
         stream.taken.extend(batches)
         raise OSError("no answer")
 
