@@ -35,6 +35,9 @@ COMPLETENESS: Final = (
     _gauge("streamgauge_lost_events", "Events in closed gaps of producers' sequences.", "service", loss=True),
     _gauge("streamgauge_in_flight_events", "Events accepted but not yet accounted for.", "service"),
     _counter("streamgauge_duplicate_batches_total", "Batches that arrived again and changed nothing.", "service"),
+    _counter(
+        "streamgauge_displaced_batches_total", "Batches booked to a window that is not theirs: it was over.", "service"
+    ),
     _gauge("streamgauge_producers", "Producers by state (live, ended, unclean).", "service", "state"),
     _gauge("streamgauge_last_seen_timestamp_seconds", "When a producer was last heard of.", "service"),
 )
@@ -42,6 +45,11 @@ COMPLETENESS: Final = (
 
 PIPELINE: Final = (
     _counter("streamgauge_quarantined_entries_total", "Stream entries quarantined.", "reason", loss=True),
+    _counter(
+        "streamgauge_payload_gone_entries_total",
+        "Stream entries that were trimmed or deleted before they were committed.",
+        loss=True,
+    ),
     _gauge("streamgauge_parked_entries", "Stream entries parked for a later reader.", "reason"),
     _gauge("streamgauge_series", "Series admitted, by metric.", "metric"),
     _gauge("streamgauge_aggregators", "Aggregators whose heartbeat is current."),

@@ -49,12 +49,12 @@ class Heard(NamedTuple):
     last_s: Floats
 
 
-def live_producers(heard: Heard, live_s: float) -> Ints:
-    """Return the numbers of the live producers, ascending."""
+def live_producers(heard: Heard, live_s: float, now_s: float) -> Ints:
+    """Return the numbers of the live producers, ascending; who was heard of after now makes nobody look silent."""
     if not len(heard.producer):
         return heard.producer
     newest = np.full(int(heard.shard.max()) + 1, -np.inf)
-    np.maximum.at(newest, heard.shard, heard.last_s)
+    np.maximum.at(newest, heard.shard, np.where(heard.last_s <= now_s, heard.last_s, -np.inf))
     live = ~heard.ended & (heard.last_s >= newest[heard.shard] - live_s)
     return np.sort(heard.producer[live])
 

@@ -34,6 +34,7 @@ class Service(NamedTuple):
     open: int
     """Events in open gaps and parked."""
     duplicates: int
+    displaced: int
     states: dict[str, int]
     last_seen_s: float | None
     dropped: dict[str, int]
@@ -43,6 +44,7 @@ class Pipeline(NamedTuple):
     """The pipeline's own numbers."""
 
     quarantined: dict[str, int]
+    payload_gone: int
     parked: dict[str, int]
     series: dict[str, int]
     aggregators: int
@@ -70,7 +72,7 @@ async def read_stored(connection: Connection) -> Samples:
 
 def read_services(rows: Sequence[Row]) -> list[Service]:
     """Read exporter_services."""
-    fields = ("service", "accepted", "committed", "quarantined", "lost", "open", "duplicates")
+    fields = ("service", "accepted", "committed", "quarantined", "lost", "open", "duplicates", "displaced")
     return [
         Service(
             *(row[name] for name in fields),
@@ -87,6 +89,7 @@ def read_pipeline(row: Row, head: Row) -> Pipeline:
     loads = json.loads
     return Pipeline(
         loads(row["quarantined"]),
+        row["payload_gone"],
         loads(row["parked"]),
         loads(row["series"]),
         row["aggregators"],
@@ -108,11 +111,13 @@ def samples(
         "streamgauge_quarantined_events_total": [((s.service,), s.quarantined) for s in services],
         "streamgauge_lost_events": [((s.service,), s.lost) for s in services],
         "streamgauge_duplicate_batches_total": [((s.service,), s.duplicates) for s in services],
+        "streamgauge_displaced_batches_total": [((s.service,), s.displaced) for s in services],
         "streamgauge_producers": [((s.service, state), s.states[state]) for s in services for state in STATES],
         "streamgauge_last_seen_timestamp_seconds": [
             ((s.service,), s.last_seen_s) for s in services if s.last_seen_s is not None
         ],
         "streamgauge_quarantined_entries_total": [((why,), n) for why, n in sorted(pipeline.quarantined.items())],
+        "streamgauge_payload_gone_entries_total": [((), pipeline.payload_gone)],
         "streamgauge_parked_entries": [((why,), n) for why, n in sorted(pipeline.parked.items())],
         "streamgauge_series": [((metric,), n) for metric, n in sorted(pipeline.series.items())],
         "streamgauge_aggregators": [((), pipeline.aggregators)],

@@ -288,7 +288,7 @@ class Snapshots:
         model.apply_totals(change.totals)
         if change.gauges is not None:
             model.replace_gauges(None if change.full else change.touched, change.gauges)
-        model.merge_gauges(live_producers(change.heard, self._settings.streamgauge_live_s))
+        model.merge_gauges(live_producers(change.heard, self._settings.streamgauge_live_s, now_s))
         model.show_since(now_s - self._settings.streamgauge_series_ttl_s)
         view = self._view(model, change, began)
         self._model, self._head = model, change.head

@@ -5,6 +5,8 @@ CREATE FUNCTION bounded(total numeric) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN least(total, 9223372036854775807)::bigint;
 
+ALTER TABLE retired ADD COLUMN displaced bigint NOT NULL DEFAULT 0;
+
 -- Runs with commits excluded, so that no commit can use a row that goes.
 CREATE OR REPLACE FUNCTION retire_producers(after_s float8) RETURNS bigint
 LANGUAGE plpgsql AS $$
@@ -17,11 +19,13 @@ BEGIN
     IF gone IS NULL THEN
         RETURN 0;
     END IF;
-    INSERT INTO retired AS r (service, producers, accepted, committed_events, quarantined_events, lost_events, duplicates)
+    INSERT INTO retired AS r (service, producers, accepted, committed_events, quarantined_events, lost_events, duplicates,
+                              displaced)
     SELECT p.service, count(*), bounded(sum(p.accepted)), bounded(sum(p.committed_events)),
            bounded(sum(p.quarantined_events)),
            bounded(sum(coalesce((SELECT sum(g.sealed_after - g.sealed_before) FROM gaps g
-                                  WHERE g.producer_no = p.producer_no), 0))), bounded(sum(p.duplicates))
+                                  WHERE g.producer_no = p.producer_no), 0))), bounded(sum(p.duplicates)),
+           bounded(sum(p.displaced))
       FROM producers p WHERE p.producer_no = ANY (gone) GROUP BY p.service
     ON CONFLICT (service) DO UPDATE SET
         producers = r.producers + excluded.producers,
@@ -29,7 +33,8 @@ BEGIN
         committed_events = bounded(r.committed_events::numeric + excluded.committed_events),
         quarantined_events = bounded(r.quarantined_events::numeric + excluded.quarantined_events),
         lost_events = bounded(r.lost_events::numeric + excluded.lost_events),
-        duplicates = bounded(r.duplicates::numeric + excluded.duplicates);
+        duplicates = bounded(r.duplicates::numeric + excluded.duplicates),
+        displaced = bounded(r.displaced::numeric + excluded.displaced);
     UPDATE retired r SET dropped = d.dropped
       FROM (SELECT service, jsonb_object_agg(key, bounded(total)) AS dropped
               FROM (SELECT service, key, sum(value::bigint) AS total

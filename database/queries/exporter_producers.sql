@@ -1,8 +1,9 @@
 -- $1 seconds a producer stays live after the newest of its shard, $2 at most so many: each producer's account.
 SELECT p.producer_no, replace(p.producer_id::text, '-', '') AS producer_id, p.service, p.shard,
        CASE WHEN p.fin THEN 'ended'
-            WHEN p.last_seen >= max(p.last_seen) OVER (PARTITION BY p.shard) - make_interval(secs => $1) THEN 'live'
-            ELSE 'unclean' END AS state,
+            WHEN p.last_seen < max(p.last_seen) FILTER (WHERE p.last_seen <= now()) OVER (PARTITION BY p.shard)
+                               - make_interval(secs => $1) THEN 'unclean'
+            ELSE 'live' END AS state,
        p.accepted, p.committed_events AS committed, p.dropped::text AS dropped, p.quarantined_events AS quarantined,
        coalesce(g.lost, 0)::bigint AS lost, coalesce(g.open, 0)::bigint AS in_gaps, p.duplicates, p.displaced, p.top_seq,
        extract(epoch FROM p.first_seen)::float8 AS first_seen_s, extract(epoch FROM p.last_seen)::float8 AS last_seen_s,

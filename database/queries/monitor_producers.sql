@@ -1,8 +1,9 @@
 -- $1 s a producer stays live after the newest of its shard, $2 s an end without goodbye or a loss is news.
 WITH judged AS (
     SELECT last_seen, CASE WHEN fin THEN 'ended'
-           WHEN last_seen >= max(last_seen) OVER (PARTITION BY shard) - make_interval(secs => $1) THEN 'live'
-           ELSE 'unclean' END AS state
+           WHEN last_seen < max(last_seen) FILTER (WHERE last_seen <= now()) OVER (PARTITION BY shard)
+                            - make_interval(secs => $1) THEN 'unclean'
+           ELSE 'live' END AS state
       FROM producers
 )
 SELECT count(*) FILTER (WHERE state = 'live') AS live, count(*) FILTER (WHERE state = 'ended') AS ended,

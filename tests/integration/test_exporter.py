@@ -16,6 +16,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from contract.batch import Body, Directory, encode_directory, seal
 from contract.streams import FIELD, GROUP, stream_key
 from database.queries import load
+from exporter.ledger import STATES
 from tests.exporting import Writer, exporter, scrape, writer
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -116,7 +117,7 @@ async def test_counts_that_overflow_a_sum_end_no_scrape(dsn: str, redis_url: str
     """A producer may say anything of itself; the largest number stands still, the others are served."""
     most = (1 << 62) - 1
     async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
-        counts = dict.fromkeys(("accepted", "committed_events", "quarantined_events", "duplicates"), most)
+        counts = dict.fromkeys(("accepted", "committed_events", "quarantined_events", "duplicates", "displaced"), most)
         for _ in range(3):
             await rows.producer("forged", **counts)
             old = await rows.producer("forged", age_s=8 * 86_400, dropped=json.dumps({"nonfinite": most}), **counts)
@@ -126,8 +127,26 @@ async def test_counts_that_overflow_a_sum_end_no_scrape(dsn: str, redis_url: str
         for name in ("accepted", "committed", "quarantined"):
             assert found[f'streamgauge_{name}_events_total{{service="forged"}}'] == float((1 << 63) - 1)
         assert found['streamgauge_lost_events{service="forged"}'] == float((1 << 63) - 1)
+        for name in ("duplicate", "displaced"):
+            assert found[f'streamgauge_{name}_batches_total{{service="forged"}}'] == float((1 << 63) - 1)
         row = await rows.connection.fetchrow(load("monitor_producers"), 15.0, 60.0)
         assert row is not None and row["lost_events"] == (1 << 63) - 1
+
+
+async def test_producer_heard_of_after_now_makes_nobody_unclean(dsn: str, redis_url: str) -> None:
+    """The clock of the database was set back: its row is an hour ahead until it is heard of again."""
+    async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
+        for age_s in (-3600, 0, 5, 60):
+            await rows.producer(age_s=age_s)
+        found = await scrape(client)
+        states = {state: found[f'streamgauge_producers{{service="shop",state="{state}"}}'] for state in STATES}
+        assert states == {"live": 3, "ended": 0, "unclean": 1}
+        answer = await client.get("/metrics/health")
+        assert answer.json()["components"], "the monitor was asked, too"
+        row = await rows.connection.fetchrow(load("monitor_producers"), 15.0, 60.0)
+        assert row is not None and (row["live"], row["unclean"]) == (3, 1)
+        live = await rows.connection.fetch(load("live_producers"), 15.0)
+        assert [tuple(row.values()) for row in live] == [("shop", 3)]
 
 
 async def test_live_gauge_forgets_a_silent_producer_by_its_shards_progress(dsn: str, redis_url: str) -> None:

@@ -54,7 +54,15 @@ def test_producer_is_judged_by_its_own_shards_newest() -> None:
         np.array([False, False, False, True]),
         np.array([100.0, 80.0, 10.0, 100.0]),
     )
-    assert live_producers(heard, 15).tolist() == [1, 3]
+    assert live_producers(heard, 15, 100.0).tolist() == [1, 3]
+
+
+def test_producer_heard_of_after_now_makes_nobody_look_silent() -> None:
+    """The clock was set back by an hour: the others are judged by each other, and so is it once all are."""
+    last_s = np.array([3700.0, 99.0, 80.0])
+    heard = Heard(np.array([1, 2, 3]), np.zeros(3, dtype=np.int64), np.zeros(3, dtype=bool), last_s)
+    assert live_producers(heard, 15, 100.0).tolist() == [1, 2]
+    assert live_producers(heard, 15, 10.0).tolist() == [1, 2, 3]
 
 
 def test_producer_label_is_added_without_hiding_the_users() -> None:
