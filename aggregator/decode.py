@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -121,6 +122,7 @@ class Decoded:
     entry: Entry
     envelope: Envelope
     body: Body
+    """Without its columns; its directory too is left only in a load-test run's, which needs a block of its own."""
     block: Block
     counter_n: Ints
     counter_sum: Floats
@@ -137,6 +139,12 @@ class Decoded:
     merged_max: Floats
     merged_le: Ints
     merged_entries: Entries
+
+    @property
+    def held_bytes(self) -> int:
+        """What its columns take."""
+        counted = 2 * self.counter_n.nbytes + 5 * self.gauge_n.nbytes + self.sample_n.nbytes + self.samples.nbytes
+        return counted + 4 * self.merged_n.nbytes + self.merged_le.nbytes + 3 * self.merged_entries.row.nbytes
 
     @property
     def sealed_after(self) -> int:
@@ -219,6 +227,7 @@ _COLUMNS: Final = (
     _Column("merged_max", _MERGED, "<f8", MAX_VALUE),
     _Column("merged_le", _LE, "<u8", MAX_EVENTS),
 )
+_HEAD: Final = attrgetter(*Body.__struct_fields__[: Body.__struct_fields__.index("directory")])
 _WIDTHS: Final = tuple((column.name, column.run, int(column.dtype[-1])) for column in _COLUMNS)
 _NO_FLOATS: Final[Floats] = np.empty(0)
 _NO_INTS: Final[Ints] = np.empty(0, dtype=np.int64)
@@ -263,8 +272,13 @@ def _join(raws: Sequence[_Raw]) -> list[Decoded]:
     for raw, values in zip(raws, zip(*pieces, strict=True), strict=True):
         of = dict(zip(by_name, values, strict=True))
         entries = _sketches(raw, of["merged_n"], of["merged_le"])
-        found.append(Decoded(raw.entry, raw.envelope, raw.body, raw.block, merged_entries=entries, **of))
+        found.append(Decoded(raw.entry, raw.envelope, _bare(raw.body), raw.block, merged_entries=entries, **of))
     return found
+
+
+def _bare(body: Body) -> Body:
+    """Return a body without what stands in columns and block by now: most of its memory, and commits wait in line."""
+    return Body(*_HEAD(body), directory=b"" if body.run_id is None else body.directory)
 
 
 def _pieces(column: NDArray[Any], ends: Sequence[int]) -> list[NDArray[Any]]:

@@ -27,10 +27,10 @@ SUSPECT_DELIVERIES = 3
 
 PENDING_PAGE = 1000
 
-READ_ENTRIES: Final = 32
+READ_ENTRIES: Final = 64
 """Most entries of one reply, whose sizes are known afterwards only."""
 HELD_BYTES: Final = 32 << 20
-"""What is decoded together, and what is committed together, is at most this much decompressed, or one entry."""
+"""Most that is decoded together, decompressed, and most that columns committed together take; or one entry."""
 
 Raw = tuple[bytes | None, dict[bytes, bytes] | None]
 

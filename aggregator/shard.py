@@ -33,7 +33,7 @@ BLOCK_MS: Final = 200
 LARGE_ENTRY_BYTES: Final = 64 << 10
 READ_BYTES: Final = 4 << 20
 """A read takes about this much, so that the stages behind it begin early; a commit may take several reads."""
-IN_FLIGHT_BYTES: Final = 96 << 20
+IN_FLIGHT_BYTES: Final = 160 << 20
 """From its decoding to its commit, all of it: three times as much, so that the stages overlap."""
 AHEAD: Final = 4
 """Reads that wait decoded while a commit is folded: as much as it may hold."""
@@ -186,7 +186,8 @@ class Shard:
     def _fits(self, taken: Sequence[Work], more: Work) -> bool:
         entries = [entry for work in (*taken, more) for entry in work.entries]
         settings = self._settings
-        is_small = _size_bytes(entries) <= settings.streamgauge_commit_max_bytes and _held_bytes(entries) <= HELD_BYTES
+        held = sum(batch.held_bytes for work in (*taken, more) for batch in work.batches)
+        is_small = _size_bytes(entries) <= settings.streamgauge_commit_max_bytes and held <= HELD_BYTES
         is_alone = any(entry.often for entry in entries)
         return is_small and not is_alone and len(entries) <= settings.streamgauge_commit_max_batches
 
