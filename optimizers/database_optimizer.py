@@ -7,9 +7,10 @@ a check that fails is an entry of its own and never fails the run.
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from database import optimization
@@ -137,14 +138,13 @@ class DatabaseOptimizer:
     @asynccontextmanager
     async def _nodes(self, target: Target, meter: Meter) -> AsyncGenerator[Nodes, None]:
         limit_s = self.settings.streamgauge_postgres_connect_timeout_s
-        async with AsyncExitStack() as stack:
-            nodes = Nodes(await stack.enter_async_context(connected(target.address, meter, limit_s)))
-            for number, address in enumerate(target.replicas, 1):
-                name = f"replica {number}"
-                try:
-                    nodes.replicas[name] = await stack.enter_async_context(connected(address, meter, limit_s))
-                except AWAY:
-                    nodes.unseen.append(name)
+        replicas = {
+            f"replica {number}": partial(connected, address, meter, limit_s)
+            for number, address in enumerate(target.replicas, 1)
+        }
+        async with connected(target.address, meter, limit_s) as primary:
+            nodes = Nodes(primary, replicas)
+            await nodes.probe()
             yield nodes
 
     async def _ask(self, check: Check, visit: Visit, tally: Tally) -> Answered:

@@ -4,17 +4,20 @@ In: connections to target, replicas and store. Out: TargetLook, which fulfils th
 Promise: the target is only read; what is kept goes to the monitoring database.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import asyncpg
 
-from database.connect import SCHEMA, Connection
+from database.connect import AWAY, SCHEMA, Connection
 from database.queries import load
 from optimizers.check import Interval
 from optimizers.counters import Counters, Values
 from optimizers.settings import OptimizerSettings
+
+Connecting = Callable[[], AbstractAsyncContextManager[Connection]]
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,34 @@ class Nodes:
     """A target's servers: the one that is looked at and its replicas."""
 
     primary: Connection
-    replicas: dict[str, Connection] = field(default_factory=dict[str, Connection])
+    replicas: Mapping[str, Connecting] = field(default_factory=dict[str, Connecting])
+    """Each opens a connection for as long as one question takes: any number of replicas shares a place."""
     unseen: list[str] = field(default_factory=list[str])
 
+    async def probe(self) -> None:
+        """Connect to each replica once, so that one that hangs costs no check its time."""
+        for name, connected in self.replicas.items():
+            try:
+                async with connected():
+                    pass
+            except AWAY:
+                self.unseen.append(name)
+
     async def everywhere(self, query: str, *args: object) -> dict[str, Sequence[asyncpg.Record]]:
-        """Ask all of them; a replica that fails is named in `unseen` from then on."""
+        """Ask all of them; a replica that fails is named in `unseen` from then on.
+
+        One that refuses what the primary allows did answer: asyncpg.InsufficientPrivilegeError leaves here.
+        """
         found: dict[str, Sequence[asyncpg.Record]] = {"primary": await self.primary.fetch(query, *args)}
-        for name, replica in self.replicas.items():
+        for name, connected in self.replicas.items():
             if name in self.unseen:
                 continue
             try:
-                found[name] = await replica.fetch(query, *args)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                async with connected() as replica:
+                    found[name] = await replica.fetch(query, *args)
+            except asyncpg.InsufficientPrivilegeError:
+                raise
+            except AWAY:
                 self.unseen.append(name)
         return found
 

@@ -39,7 +39,8 @@ BEGIN
         GRANT DELETE ON threshold_medians TO streamgauge_exporter;
     END IF;
     IF is_main AND to_regrole('streamgauge_optimizer') IS NOT NULL THEN
-        -- Names of tables in statistics; no rows.
+        -- Names of tables in statistics; no rows but the time by which a replica's lag is told.
         EXECUTE format('GRANT USAGE ON SCHEMA %s TO streamgauge_optimizer', own);
+        GRANT SELECT ON heartbeats TO streamgauge_optimizer;
     END IF;
 END $$

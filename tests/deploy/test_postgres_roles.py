@@ -84,6 +84,7 @@ REFUSED = {
         "SELECT * FROM streamgauge.totals": "permission denied for table totals",
         "SELECT * FROM streamgauge.quarantine": "permission denied for table quarantine",
         "BEGIN READ WRITE; DELETE FROM streamgauge.series": "permission denied for table series",
+        "BEGIN READ WRITE; UPDATE streamgauge.heartbeats SET at = now()": "permission denied for table heartbeats",
         "CREATE SCHEMA mine": "cannot execute CREATE SCHEMA in a read-only transaction",
         "SELECT rolpassword FROM pg_authid": "permission denied",
     },
@@ -278,6 +279,8 @@ def test_the_pipeline_does_all_of_its_work_as_its_roles(cluster: Cluster, tmp_pa
         assert streamgauge(cluster, "owner", "migrate") == 0
         assert streamgauge(cluster, "aggregator", "purge", "--run-id", "trial", REDIS_URL=redis_url) == 0
         assert failures(cluster) == ""
+        lag = "SELECT status, detail FROM streamgauge.check_results WHERE check_id = 'R1'"
+        assert primary.sql(lag) == "ok|", "the replica's heartbeat is read by the role that is for it"
         for service in ("aggregator", "exporter"):
             assert "InsufficientPrivilege" not in pipeline.log(service).read_text()
             assert "permission denied" not in pipeline.log(service).read_text()

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -21,7 +22,6 @@ from optimizers.counters import Counters
 from optimizers.settings import OptimizerSettings
 from optimizers.target_look import Nodes, TargetLook, read_facts
 
-PLAIN: Any = asyncpg.connect
 _numbers = itertools.count(1)
 
 EMPTY = """
@@ -89,13 +89,9 @@ class Ill:
             await store.execute(f"SET search_path = {SCHEMA}")
             facts = replace(await read_facts(target), stats_age_s=self.stats_age_s)
             counters = Counters(store, self.target, check.id, facts.epoch, self.now, 300.0)
-            nodes = Nodes(target, {f"replica {n}": await PLAIN(dsn) for n, dsn in enumerate(replicas, 1)})
-            try:
-                async with target.transaction(readonly=True):
-                    return await check.look(TargetLook(nodes, read, self.now, is_monitoring, facts, counters))
-            finally:
-                for replica in nodes.replicas.values():
-                    await replica.close()
+            nodes = Nodes(target, {f"replica {n}": partial(_connection, dsn) for n, dsn in enumerate(replicas, 1)})
+            async with target.transaction(readonly=True):
+                return await check.look(TargetLook(nodes, read, self.now, is_monitoring, facts, counters))
 
     async def findings(self, check: Check, **options: Any) -> dict[str, Finding]:
         """Return findings by object; a check that cannot tell fails the test."""

@@ -7,16 +7,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from database.connect import Pool, open_pool
+from database.connect import Connection, Pool, open_pool
 from database.optimization_status import read_status
 from database.settings import read_settings
 from optimizers.check import Answer, Check, Finding, Look, Severity, Tier, Unsupported
 from optimizers.checks.i4_unused_index import UnusedIndex
 from optimizers.checks.i6_invalid_index import InvalidIndex
+from optimizers.checks.r1_replica_lag import ReplicaLag
 from optimizers.database_optimizer import DatabaseOptimizer
 from optimizers.job import Outcome
 from optimizers.meter import MAX_CONNECTIONS, Meter
@@ -361,16 +364,51 @@ async def test_replica_that_does_not_answer_is_named(rig: Rig) -> None:
 
 async def test_replica_that_is_lost_in_a_run_is_not_asked_again(rig: Rig) -> None:
     """Its absence is said, and no check waits for it twice."""
-    primary, replica = await asyncpg.connect(rig.dsn), await asyncpg.connect(rig.dsn)
+    asked: list[str] = []
+
+    @asynccontextmanager
+    async def replica() -> AsyncGenerator[Connection, None]:
+        asked.append("replica 1")
+        if len(asked) > 1:
+            raise ConnectionRefusedError
+        yield primary
+
+    primary = await asyncpg.connect(rig.dsn)
     nodes = Nodes(primary, {"replica 1": replica})
     try:
         assert list(await nodes.everywhere("SELECT 1")) == ["primary", "replica 1"]
-        await replica.close()
         assert list(await nodes.everywhere("SELECT 1")) == ["primary"]
         assert list(await nodes.everywhere("SELECT 1")) == ["primary"]
-        assert nodes.unseen == ["replica 1"]
+        assert (nodes.unseen, len(asked)) == (["replica 1"], 2)
     finally:
         await primary.close()
+
+
+async def test_replicas_in_any_number_are_asked_within_the_five_places(rig: Rig) -> None:
+    """More replicas than places for connections: none waits for a place that the same run holds."""
+    many = " ".join([f"monitoring={rig.dsn}"] * (MAX_CONNECTIONS + 1))
+    async with asyncio.timeout(30):
+        result = await rig.run(UnusedIndex, ReplicaLag, STREAMGAUGE_OPTIMIZER_REPLICAS=many)
+    assert result.facts["connections"] <= MAX_CONNECTIONS
+    facts = json.loads((await rig.rows("SELECT facts FROM optimizer_targets"))[0]["facts"])
+    assert (len(facts["nodes_seen"]), facts["nodes_unseen"]) == (MAX_CONNECTIONS + 2, [])
+
+
+async def test_replica_that_refuses_a_table_is_a_matter_of_privilege_and_not_silent(rig: Rig) -> None:
+    """What the primary's role may read and the replica's may not: the check says so, and no server is `unseen`."""
+    role = f"reader_{uuid4().hex[:8]}"
+    await rig.pool.execute(f"CREATE ROLE {role} LOGIN IN ROLE pg_monitor; GRANT USAGE ON SCHEMA streamgauge TO {role}")
+    address = urlsplit(rig.dsn)
+    other = address._replace(netloc=f"{role}@{address.netloc.rpartition('@')[2]}").geturl()
+    try:
+        await rig.run(ReplicaLag, STREAMGAUGE_OPTIMIZER_REPLICAS=f"monitoring={other}")
+        rows = await rig.rows("SELECT error_kind, detail FROM check_results")
+        assert [row["error_kind"] for row in rows] == ["permission"]
+        assert "permission denied for table heartbeats" in rows[0]["detail"]
+        facts = json.loads((await rig.rows("SELECT facts FROM optimizer_targets"))[0]["facts"])
+        assert (facts["nodes_seen"], facts["nodes_unseen"]) == (["primary", "replica 1"], [])
+    finally:
+        await rig.pool.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_connection_that_looks_is_read_only_also_outside_a_check(rig: Rig) -> None:
