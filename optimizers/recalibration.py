@@ -5,6 +5,7 @@ Promise: a run that is repeated changes nothing more; one metric without data do
 """
 
 import asyncio
+from collections.abc import Sequence
 from math import isnan
 from typing import Any, Final
 
@@ -13,11 +14,13 @@ import numpy as np
 from database import thresholds
 from database.connect import Connection, acquire, transaction
 from database.queries import load
+from database.retention import RETIRE_AFTER_S
 from database.threshold_samples import Samples, read_history
-from database.thresholds import Value
+from database.thresholds import Value, moment
 from optimizers.job import Job, Outcome, Result, Run
 from optimizers.thresholds.calibrate import HISTORY_DAYS, Decision, Held, Rule, decide
 from optimizers.thresholds.definitions import Definition, read_definitions
+from optimizers.thresholds.deploys import SHORTEST_LIFE_S, Life, Span, deploys
 from optimizers.thresholds.rules import DAY_S, STEP_S, Flags, Limits
 
 NAME: Final = "recalibrate_thresholds"
@@ -33,8 +36,9 @@ async def recalibrate(run: Run) -> Result:
     changed = 0
     judged: list[int] = []
     async with acquire(run.pool) as connection:
+        deploying = await note_deploys(connection, now_s)
         for definition in definitions:
-            for threshold_id, label, decision, n in await _recalibrate_one(connection, definition, now_s):
+            for threshold_id, label, decision, n in await _recalibrate_one(connection, definition, deploying, now_s):
                 judged.append(threshold_id)
                 changed += n
                 if decision.frozen:
@@ -51,7 +55,7 @@ async def recalibrate(run: Run) -> Result:
 
 
 async def _recalibrate_one(
-    connection: Connection, definition: Definition, now_s: int
+    connection: Connection, definition: Definition, deploying: Sequence[Span], now_s: int
 ) -> list[tuple[int, str, Decision, int]]:
     from_s = now_s - HISTORY_DAYS * DAY_S
     history = await read_history(connection, definition.source, from_s, now_s)
@@ -60,7 +64,7 @@ async def _recalibrate_one(
     if not wanted:
         return []
     ids = await thresholds.register(connection, wanted)
-    excluded = await _excluded(connection, definition.name, from_s)
+    excluded = await _excluded(connection, definition, deploying, from_s)
     found: list[tuple[int, str, Decision, int]] = []
     for route in routes:
         samples = history.get(route, EMPTY)
@@ -72,10 +76,26 @@ async def _recalibrate_one(
     return found
 
 
-async def _excluded(connection: Connection, metric: str, from_s: int) -> list[tuple[float, float]]:
-    since = thresholds.moment(from_s)
-    rows = await connection.fetch(load("threshold_exclusions"), metric, since)
-    return [(row["from_s"], row["to_s"]) for row in rows]
+async def note_deploys(connection: Connection, now_s: float) -> list[Span]:
+    """Keep the deploys of the last days, whose producers will retire; returns those that may still be going on."""
+    rows = await connection.fetch(load("producer_lives"))
+    lives = [Life(row["service"], row["began_s"], row["seen_s"]) for row in rows]
+    # A day less than producers are kept: all that were there then still are.
+    found = deploys(lives, now_s - RETIRE_AFTER_S + DAY_S, now_s)
+    over = [span for span in found if span.to_s < now_s - SHORTEST_LIFE_S]
+    columns = [s.service for s in over], [moment(s.from_s) for s in over], [moment(s.to_s) for s in over]
+    forgotten = moment(now_s - HISTORY_DAYS * DAY_S)
+    await connection.execute(load("threshold_exclude_deploys"), *columns, NAME, forgotten)
+    return [span for span in found if span not in over]
+
+
+async def _excluded(
+    connection: Connection, definition: Definition, deploying: Sequence[Span], from_s: int
+) -> list[tuple[float, float]]:
+    since = moment(from_s)
+    rows = await connection.fetch(load("threshold_exclusions"), definition.name, since, definition.service)
+    own = [span for span in deploying if definition.service in ("", span.service)]
+    return [(row["from_s"], row["to_s"]) for row in rows] + [(span.from_s, span.to_s) for span in own]
 
 
 def _within(samples: Samples, spans: list[tuple[float, float]]) -> Flags:

@@ -21,7 +21,7 @@ VALUES: Final = ("quantile", "rate", "ratio")
 SCALES: Final = ("log", "linear")
 BOUNDS: Final = ("static_warn", "static_critical", "hard_min", "hard_max")
 FIELDS: Final = frozenset(
-    {"name", "value", "numerator", "denominator", "by_route", "quantile", "scale", "min_events", "side"}
+    {"name", "service", "value", "numerator", "denominator", "by_route", "quantile", "scale", "min_events", "side"}
 )
 
 
@@ -32,6 +32,8 @@ class Definition(NamedTuple):
     source: Source
     rules: tuple[Rule, ...]
     """One or two: high, low."""
+    service: str = ""
+    """Which emits it: deploys of others teach all the same; '': not known, those of all are left out."""
 
 
 class _Table:
@@ -126,7 +128,8 @@ def _read_one(table: _Table) -> Definition:
     if not sides.fields:
         raise SettingsError(f"{table.where}: side: neither high nor low is given")
     chosen: tuple[Side, ...] = ("high", "low")
-    return Definition(name, source, tuple(_rule(sides, side, is_log) for side in chosen if side in sides.fields))
+    found = tuple(_rule(sides, side, is_log) for side in chosen if side in sides.fields)
+    return Definition(name, source, found, table.text("service", ""))
 
 
 def _rule(sides: _Table, side: Side, is_log: bool) -> Rule:

@@ -57,9 +57,9 @@ async def fill(dsn: str, pool: Pool, days: int = DAYS) -> None:
         await write(connection, "rollup_1m", rows)
 
 
-async def run(pool: Pool, dsn: str) -> Result:
-    settings = read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn})
-    return await recalibrate(Run(pool, settings, datetime.now(UTC)))
+async def run(pool: Pool, dsn: str, now: datetime | None = None, **settings: str) -> Result:
+    read = read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn} | settings)
+    return await recalibrate(Run(pool, read, now or datetime.now(UTC)))
 
 
 async def number_of(pool: Pool, metric: str = METRIC) -> int:
