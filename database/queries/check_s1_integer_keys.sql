@@ -1,5 +1,5 @@
 -- $1 lowest share: columns of int2 or int4 in a key, without a sequence of their own, by the largest value that ANALYZE
--- saw of them
+-- saw of them; and those whose statistics are hidden from the current role (largest NULL)
 SELECT format('%I.%I', n.nspname, t.relname) AS table_name, quote_ident(a.attname) AS column_name,
        format_type(a.atttypid, NULL) AS column_type, seen.largest, limits.type_max
   FROM pg_attribute a
@@ -17,4 +17,5 @@ SELECT format('%I.%I', n.nspname, t.relname) AS table_name, quote_ident(a.attnam
    AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_class q ON q.oid = d.objid AND q.relkind = 'S'
                     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
                       AND d.refobjid = t.oid AND d.refobjsubid = a.attnum)
-   AND seen.largest >= $1::float8 * limits.type_max
+   AND (seen.largest >= $1::float8 * limits.type_max
+        OR NOT has_column_privilege(t.oid, a.attnum, 'SELECT') OR row_security_active(t.oid))

@@ -106,7 +106,7 @@ def _by_table(rows: Sequence[Any], deltas: Mapping[str, Mapping[str, float]]) ->
     """Put partitions together: one scan of the parent is one of each, so the busiest counts them."""
     members: dict[str, list[Any]] = {}
     for row in rows:
-        if str(row["table_id"]) in deltas:
+        if str(row["table_id"]) in deltas and row["size_bytes"] is not None:
             members.setdefault(row["name"], []).append(row)
     found: list[Scans] = []
     for name, parts in members.items():

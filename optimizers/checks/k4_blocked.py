@@ -10,6 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity
+from optimizers.checks.v6_xmin_horizon import NO_PRIVILEGE
+from optimizers.horizon import reads_all_statistics
 from optimizers.wording import count, span
 
 PREPARED = 0
@@ -37,6 +39,8 @@ class Blocked:
 
     async def look(self, look: Look) -> Answer:
         """Look at the queues of this database."""
+        if not await reads_all_statistics(look.connection):
+            return Answer(insufficient=NO_PRIVILEGE)
         rows = await look.connection.fetch(load("check_k4_waiting"))
         queues = [queue for queue in queues_of(rows) if self._severity(queue) is not None]
         if not queues:

@@ -31,11 +31,10 @@ class Sequences:
         sequences = await look.connection.fetch(load("check_s1_sequences"))
         keys = await look.connection.fetch(load("check_s1_integer_keys"), self.integer_share_warn)
         found = [self._of_sequence(row) for row in sequences if row["last_value"] is not None]
-        found += [self._of_key(row) for row in keys]
+        found += [self._of_key(row) for row in keys if row["largest"] is not None]
         hidden = [row["name"] for row in sequences if not row["is_readable"]]
-        unread = (
-            f"{len(hidden)} sequences may not be read, {hidden[0]} first: grant the role SELECT" if hidden else None
-        )
+        hidden += [f"{row['table_name']}.{row['column_name']}" for row in keys if row["largest"] is None]
+        unread = f"{len(hidden)} may not be read, {hidden[0]} first: grant the role SELECT" if hidden else None
         return Answer([finding for finding in found if finding], unread)
 
     def _of_sequence(self, row: Any) -> Finding | None:

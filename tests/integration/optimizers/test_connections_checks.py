@@ -14,6 +14,7 @@ from optimizers.checks.k2_idle_in_transaction import IdleInTransaction
 from optimizers.checks.k3_oversized_pool import OversizedPool
 from optimizers.checks.k4_blocked import Blocked, queues_of
 from optimizers.checks.k5_session_ends import SessionEnds
+from optimizers.checks.v6_xmin_horizon import NO_PRIVILEGE
 from tests.integration.optimizers.ill import Ill
 
 only_15 = pytest.mark.parametrize("ill_dsn", ["15"], indirect=True, ids=["postgres15"])
@@ -137,6 +138,16 @@ async def _later(
         await each.execute("SELECT 1")
     ill.pass_time(seconds=seconds)
     return await ill.findings(check)
+
+
+async def test_k4_role_that_does_not_see_who_waits_says_so(ill: Ill) -> None:
+    """Without pg_monitor nobody seems to wait."""
+    await ill.sql("CREATE ROLE blind_k4 LOGIN")
+    try:
+        ill.dsn = ill.dsn.replace("streamgauge@", "blind_k4@")
+        assert (await ill.look(Blocked())).insufficient == NO_PRIVILEGE
+    finally:
+        await ill.sql("DROP ROLE blind_k4")
 
 
 async def test_k4_head_of_the_queue_is_named_and_nobody_in_it(ill: Ill) -> None:

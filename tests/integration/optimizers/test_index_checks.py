@@ -75,6 +75,20 @@ async def test_scans_before_the_first_look_do_not_count(ill: Ill) -> None:
     assert not await ill.after_an_hour(MissingIndex())
 
 
+async def test_scans_before_a_look_at_a_locked_table_do_not_count_later(ill: Ill) -> None:
+    """Its size cannot be asked under the lock, its counters can: an hour later it is no new table."""
+    await ill.sql(BIG, "ANALYZE t", *[SCAN] * 20)
+    holder = await asyncpg.connect(ill.dsn)
+    try:
+        await holder.execute("BEGIN; LOCK TABLE t")
+        await ill.look(MissingIndex())
+    finally:
+        await holder.close()
+    ill.pass_time(hours=1)
+    assert not await ill.findings(MissingIndex())
+    assert list(await ill.after_an_hour(MissingIndex(), *[SCAN] * 12)) == ["public.t"]
+
+
 # I3
 
 CHILD = "INSERT INTO child SELECT g, g % 100 + 1 FROM generate_series(1, 10000) AS g"

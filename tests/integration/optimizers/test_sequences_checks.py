@@ -79,6 +79,24 @@ async def test_s1_unreadable_sequence_is_said(ill: Ill) -> None:
         await ill.sql("DROP ROLE blind")
 
 
+async def test_s1_key_whose_statistics_are_hidden_is_said(ill: Ill) -> None:
+    """pg_stats shows a role only what it may read: nothing seen is not all well."""
+    await ill.sql(
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "INSERT INTO t SELECT 1700000000 + g FROM generate_series(1, 200) g",
+        "ANALYZE t",
+        "CREATE ROLE watcher LOGIN IN ROLE pg_monitor",
+    )
+    try:
+        ill.dsn = ill.dsn.replace("streamgauge@", "watcher@")
+        answer = await ill.look(Sequences())
+        assert answer.insufficient == "1 may not be read, public.t.id first: grant the role SELECT"
+        await ill.sql("GRANT SELECT ON t TO watcher")
+        assert list(await ill.findings(Sequences())) == ["public.t.id"]
+    finally:
+        await ill.sql("DROP OWNED BY watcher", "DROP ROLE watcher")
+
+
 async def test_s2_constraint_that_was_never_validated_is_found_until_it_is(ill: Ill) -> None:
     """The statement it proposes leaves nothing to find."""
     await ill.sql(
