@@ -1,7 +1,7 @@
 """First runs: every scheduled job once, with what it says, for a person who looks for the first time.
 
-In: the address of PostgreSQL, jobs that the aggregators of a running stack registered. Out: a line a job, as it ends.
-Promise: an outcome is what the run wrote down: too little data says `insufficient_data`.
+In: the address of PostgreSQL, jobs that the aggregators of a running stack register. Out: a line a job, as it ends.
+Promise: an outcome is what the run wrote down: too little data says `insufficient_data`; what could not be run is said.
 """
 
 import asyncio
@@ -30,7 +30,9 @@ async def _first_runs(dsn: str, say: Callable[[str], None], check: Callable[[], 
     pool = await open_pool(settings, application="streamgauge-up", size=1)
     until_s = time.monotonic() + DEADLINE_S
     try:
-        waiting = await _ask_for_all(pool)
+        waiting = await _ask_for_all(pool, check, until_s)
+        if not waiting:
+            say(f"  no aggregator has offered a job within {DEADLINE_S:g} s")
         while waiting and time.monotonic() < until_s:
             check()
             for job, slot in list(waiting.items()):
@@ -41,15 +43,21 @@ async def _first_runs(dsn: str, say: Callable[[str], None], check: Callable[[], 
             await asyncio.sleep(LOOK_EVERY_S)
         for job in sorted(waiting):
             say(f"  {job:<24}has not ended after {DEADLINE_S:g} s")
-    except AWAY as error:
+    except (*AWAY, jobs.NoAggregator, jobs.NoSuchJob) as error:
         say(f"  the jobs could not be asked for: {type(error).__name__}: {error}")
     finally:
         await pool.close()
 
 
-async def _ask_for_all(pool: Pool) -> dict[str, datetime]:
-    names = [row["job"] for row in await jobs.list_jobs(pool)]
-    return {name: await jobs.request(pool, name, "cli", getpass.getuser()) for name in names}
+async def _ask_for_all(pool: Pool, check: Callable[[], None], until_s: float) -> dict[str, datetime]:
+    """Ask once an aggregator is there: it registers its jobs when it is, and those of an earlier `up` may be known."""
+    while time.monotonic() < until_s:
+        check()
+        names = [row["job"] for row in await jobs.list_jobs(pool)]
+        if names and await jobs.is_aggregator_alive(pool):
+            return {name: await jobs.request(pool, name, "cli", getpass.getuser()) for name in names}
+        await asyncio.sleep(LOOK_EVERY_S)
+    return {}
 
 
 def _line(run: Mapping[str, Any]) -> str:

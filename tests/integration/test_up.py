@@ -100,9 +100,24 @@ def status(home: Home) -> dict[str, Any]:
     return found
 
 
+YOUNG = {
+    "upkeep": "done",
+    "audit": "done",
+    "run_optimization": "done",
+    "collect_metrics": "done",
+    "cache_ttl": "insufficient_data",
+    "recalibrate_thresholds": "insufficient_data",
+}
+"""How the first run of each job ends: what is judged by its history has none yet."""
+
+
 def test_up_shows_live_numbers_ends_cleanly_and_resumes(home: Home) -> None:
     with up(home) as (process, said):
         text = "\n".join(said)
+        lines = said[said.index("every job once:") + 1 : -1]
+        assert {line.split()[0]: line.split()[1] for line in lines} == YOUNG, text
+        unsure = {line.split()[0] for line in lines if "insufficient" in line}
+        assert unsure == set(YOUNG) - {"upkeep", "audit"}, text
         assert f"http://127.0.0.1:{home.exporter_port}/metrics" in text
         assert "events committed so far" in text, text
         found = status(home)
