@@ -122,7 +122,8 @@ class Summary(BaseModel):
     """In short."""
 
     status: str
-    """critical, warn, ok; error when no check could answer; insufficient_data when none has."""
+    """critical, warn; error when a check could not look (but for a lack that it names); ok; insufficient_data when no
+    check has answered."""
     last_run: LastRun | None
     next_run: datetime | None
     checks: dict[str, int]
@@ -173,9 +174,11 @@ def summarize(status: Status) -> Summary:
     for check in status.checks:
         answers[check.status] = answers.get(check.status, 0) + 1
     opened = [finding for finding in status.findings if finding.state == "open"]
-    order = ("critical", "warn", "ok", "error", "insufficient_data")
+    # A check that lacks an extension says so for ever: it is counted, and hides neither ok nor a failure.
+    grades = {"unsupported" if check.error == "unsupported" else check.status for check in status.checks}
+    order = {"critical": "critical", "warn": "warn", "error": "error", "ok": "ok", "unsupported": "error"}
     return Summary(
-        status=next((name for name in order if name in answers), "insufficient_data"),
+        status=next((word for grade, word in order.items() if grade in grades), "insufficient_data"),
         last_run=status.last_run,
         next_run=status.next_run,
         checks=answers,

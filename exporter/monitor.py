@@ -82,6 +82,8 @@ class ProductionMonitor:
         self._hanging: dict[str, asyncio.Future[Any]] = {}
         self._names: dict[str, list[str]] = {}
         """Components that a probe told of when it last answered."""
+        self._broken: set[str] = set()
+        """Probes whose fault is in the log."""
 
     async def open(self) -> None:
         """Make the pools, apart from those that scrapes need; connections are made when they are needed."""
@@ -135,12 +137,21 @@ class ProductionMonitor:
         try:
             components = await self._within_deadline(probe)
             self._names[probe.name] = [one.name for one in components]
+            self._broken.discard(probe.name)
         except SILENT as error:
             late = isinstance(error, TimeoutError)
             reason = f"no answer within {self._deadline_s:g} s" if late else describe(error)
-            names = self._names.get(probe.name) or [probe.name]
-            components = [Component(name, probe.if_silent, reason) for name in names]
+            components = self._all_of(probe, probe.if_silent, reason)
+        except Exception as error:  # A fault of one probe must not take the sight of all the others.
+            if probe.name not in self._broken:
+                log.exception("probe_failed", extra={"probe": probe.name})
+                self._broken.add(probe.name)
+            components = self._all_of(probe, Status.UNKNOWN, f"its probe failed: {type(error).__name__}")
         return Answered(probe, components, _ms(began))
+
+    def _all_of(self, probe: Probe, status: Status, reason: str) -> list[Component]:
+        """Return the same of every component that a probe told of."""
+        return [Component(name, status, reason) for name in self._names.get(probe.name) or [probe.name]]
 
     async def _within_deadline(self, probe: Probe) -> list[Component]:
         """Return what a probe says; TimeoutError when it hangs.

@@ -19,6 +19,7 @@ from contract.streams import GROUP, stream_key
 from database.migrate import migrate
 from database.settings import SettingsError, read_settings
 from exporter.app import make_app
+from exporter.components import schedule
 from exporter.settings import ExporterSettings
 from streamgauge.embedded import PostgresServer, RedisServer
 from streamgauge.processes import free_port, start, stop, wait_until
@@ -108,6 +109,29 @@ async def test_frozen_servers_delay_nobody_and_are_well_again_when_they_go_on(
         while (await client.get("/metrics/health")).status_code != 200:
             assert time.monotonic() < deadline
         assert (await components(client))["redis"]["status"] == "ok"
+
+
+async def test_a_fault_in_one_probe_hides_nothing_else(
+    dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told as unknown, and is in the log once, with its traceback."""
+
+    def broken(_: Any) -> Any:
+        raise KeyError("beat_at")
+
+    async with exporter(dsn, redis_url) as client:
+        well = await components(client)
+        monkeypatch.setattr(schedule, "judge", broken)
+        for _ in range(2):
+            answer = await client.get("/health/detailed")
+            found = {one["name"]: one for one in answer.json()["components"]}
+            assert answer.status_code == 200
+            assert found["schedule"]["status"] == "unknown"
+            assert found["schedule"]["reason"] == "its probe failed: KeyError"
+            assert found.keys() == well.keys()
+            assert found["database"]["status"] == "ok"
+    faults = [record for record in caplog.records if record.getMessage() == "probe_failed"]
+    assert [fault.exc_info is not None for fault in faults] == [True]
 
 
 async def test_a_scrape_that_is_answered_is_what_ready_means(

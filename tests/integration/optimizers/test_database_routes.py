@@ -1,6 +1,9 @@
 """What the exporter shows of DatabaseOptimizer."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from database import optimization
 from database.connect import open_pool
@@ -55,6 +58,40 @@ async def test_run_and_its_findings_are_shown(dsn: str, redis_url: str) -> None:
     assert shown['streamgauge_check_duration_seconds{check="I6"}'] > 0
     assert shown["streamgauge_optimizer_connections"] == 2
     assert shown["streamgauge_optimizer_database_time_share"] > 0
+
+
+@pytest.mark.parametrize(
+    ("errors", "insufficient", "status"),
+    [
+        ((None, None, "timeout", "unreachable"), 0, "error"),
+        ((None, "unsupported"), 1, "ok"),
+        (("unsupported", "unsupported"), 0, "error"),
+        (("unsupported",), 1, "error"),
+        ((), 2, "insufficient_data"),
+    ],
+)
+async def test_short_status_is_ok_only_where_every_check_could_look(
+    dsn: str, redis_url: str, errors: Sequence[str | None], insufficient: int, status: str
+) -> None:
+    """One that lacks an extension says so for ever, and is counted; one that failed is news."""
+    pool = await open_pool(read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn}), size=1)
+    now = datetime.now(UTC)
+    try:
+        async with pool.acquire() as connection:
+            for number, kind in enumerate(errors):
+                said = Answered("monitoring", f"T{number}", "", now, 0.1, error_kind=kind)
+                await optimization.store_answer(connection, said, 2, 3)
+            for number in range(insufficient):
+                young = Answered("monitoring", f"U{number}", "", now, 0.1, insufficient="too young")
+                await optimization.store_answer(connection, young, 2, 3)
+        async with exporter(dsn, redis_url) as client:
+            short = (await client.get("/metrics/database")).json()
+    finally:
+        await pool.close()
+    assert short["status"] == status
+    failed = sum(kind is not None for kind in errors)
+    counts = {"ok": len(errors) - failed, "error": failed, "insufficient_data": insufficient}
+    assert short["checks"] == {name: count for name, count in counts.items() if count}
 
 
 async def test_check_that_could_not_answer_has_no_zero(dsn: str, redis_url: str) -> None:
