@@ -74,7 +74,7 @@ def decide(
     dropped = int(drop.sum())
     kept_at, kept = at_s[~drop], values[~drop]
     if not len(kept):
-        return Decision({}, method, "every sample was dropped", dropped, None)
+        return Decision(_missing(rule, held), "static", "every sample was dropped", dropped, None)
     median = float(np.median(kept))
     why = _freeze(at_s, values, drop, rule, held, days) or _shift(median, medians)
     if why is None:
@@ -91,7 +91,7 @@ def decide(
         why = rules.back_test(kept_at[recent], kept[recent], warn, rule.side)
         if why is None:
             return Decision(_moved(found, held, method, rule), method, None, dropped, median)
-    return Decision({} if held else _static(rule, held).values, "static", why, dropped, median)
+    return Decision(_missing(rule, held), "static", why, dropped, median)
 
 
 def method_of(days: float) -> str:
@@ -111,6 +111,12 @@ def _static(rule: Rule, held: Mapping[int, Held]) -> Decision:
     one = Limits(rule.static_warn, rule.static_critical, float("nan"), float("nan"), 0)
     free = [b for b in range(rules.BUCKETS) if b not in held or not held[b].is_pinned]
     return Decision(dict.fromkeys(free, one), "static", None, 0, None)
+
+
+def _missing(rule: Rule, held: Mapping[int, Held]) -> dict[int, Limits]:
+    """Return static limits for buckets without any: a threshold that does not exist would silence its alert."""
+    one = Limits(rule.static_warn, rule.static_critical, float("nan"), float("nan"), 0)
+    return {bucket: one for bucket in range(rules.BUCKETS) if bucket not in held}
 
 
 def _is_learnt(held: Mapping[int, Held]) -> bool:

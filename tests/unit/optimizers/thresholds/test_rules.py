@@ -125,6 +125,20 @@ def test_excluded_samples_above_a_tenth_freeze_and_do_not_teach() -> None:
     assert "lie in incidents" in str(judge(at, values, excluded=out).frozen)
 
 
+def test_buckets_without_limits_get_the_static_ones_whatever_keeps_a_history_from_teaching() -> None:
+    """Without a value there is no series, and an alert that compares with it is silent."""
+    at, values = history()
+    every, gaps = np.ones(len(at), dtype=bool), np.arange(len(at)) % 2 == 0
+    for found in (judge(at, values, excluded=every), judge(at[gaps], values[gaps])):
+        assert found.frozen
+        assert {(bucket, one.warn, one.critical) for bucket, one in found.values.items()} == {
+            (bucket, 1.0, 2.0) for bucket in range(48)
+        }
+        assert found.method == "static"
+    some = {bucket: one for bucket, one in holding().items() if bucket != 7}
+    assert list(judge(at, values, held=some, excluded=every).values) == [7]
+
+
 def test_15_minutes_over_critical_are_an_incident_and_dropped() -> None:
     at, values = history()
     values[1000:1003] = 9.0
