@@ -1,5 +1,4 @@
 -- $1 job, $2 interval in s, $3 consumer, $4 grace in s, $5 whether missed slots are one run, $6 how early we may be, s:
--- begins the newest slot ($5 false: the oldest missed one) unless it is taken or a run is open. Needs the lock.
 -- begins the newest slot ($5 false: the oldest missed one) unless it is taken or a run is open; needs the job's lock.
 WITH newest AS (
     SELECT floor((extract(epoch FROM clock_timestamp())::float8 + $6::float8) / $2::float8) * $2::float8 AS at_s

@@ -1,6 +1,5 @@
 -- $1 job, $2 consumer, $3 seconds after which a beat has stopped, $4 crashes allowed: begins the oldest run that was
--- asked for, handed back or left by a crash; one that crashed too often has failed. Needs the lock of the job.
--- for, handed back or left by a crash; one that crashed too often has failed. Needs the job's lock.
+-- asked for, handed back or left by a crash; one that crashed too often has failed. Needs the job's lock.
 UPDATE runs AS r SET
        attempts = CASE WHEN o.crashed THEN r.attempts || jsonb_build_object(
                        'attempt', r.attempt, 'consumer', r.consumer,

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -67,23 +69,31 @@ async def number_of(pool: Pool, metric: str = METRIC) -> int:
         return await connection.fetchval("SELECT threshold_id FROM thresholds WHERE metric = $1", metric)
 
 
+async def of_one_hour(client: httpx.AsyncClient) -> tuple[dict[str, Any], dict[str, float]]:
+    """Return a threshold and the samples of /metrics; an hour that ends between the two answers is asked for again."""
+    while True:
+        rows = (await client.get("/api/thresholds")).json()["thresholds"]
+        seen = await scrape(client)
+        mine = next(row for row in rows if row["metric"] == METRIC)
+        if mine["bucket"] == thresholds.bucket_of(datetime.now(UTC)):
+            return mine, seen
+
+
 async def test_four_weeks_of_minutes_become_the_threshold_of_this_hour(dsn: str, redis_url: str, pool: Pool) -> None:
     await fill(dsn, pool)
     result = await run(pool, dsn)
     assert result.outcome is Outcome.DONE, result
     assert result.facts["methods"]["seasonal"] == 1, result.facts
     async with exporter(dsn, redis_url) as client:
-        seen = await scrape(client)
+        mine, seen = await of_one_hour(client)
         labels = f'metric="{METRIC}",route="/listings",severity="{{}}",side="high"'
         warn, critical = (seen[f"streamgauge_threshold{{{labels.format(s)}}}"] for s in ("warn", "critical"))
-        hour = datetime.now(UTC).hour + 0.5
+        hour = mine["bucket"] % 24 + 0.5
         usual = 0.1 * (1 + 0.5 * np.sin(2 * np.pi * hour / 24)) * np.exp(1.645 * 0.1)
         assert usual < warn < 2 * usual
         assert warn < critical
         assert seen[f'streamgauge_threshold_frozen{{metric="{METRIC}"}}'] == 0
         assert 0 <= seen["streamgauge_threshold_age_seconds"] < 300
-        rows = (await client.get("/api/thresholds")).json()["thresholds"]
-    mine = next(row for row in rows if row["metric"] == METRIC)
     assert (mine["warn"], mine["critical"], mine["method"]) == (warn, critical, "seasonal")
 
 
