@@ -15,10 +15,12 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from aggregator.schedule_settings import ScheduleSettings
+from aggregator.settled import describe, until_complete
 from contract.crash import CrashPoint
 from database import jobs
 from database.connect import AWAY, Connection, Pool
 from database.jobs import Claim
+from database.progress import MINUTE_S
 from database.settings import SettingsError
 from optimizers.job import Job, Outcome, Result, Run
 from optimizers.settings import OptimizerSettings
@@ -82,17 +84,28 @@ class Execution:
         return Result(Outcome.TIMED_OUT, f"stopped after {limit_s:g} s")
 
     async def _work(self, job: Job, claim: Claim) -> Result:
-        missing: str | None = None
-        if job.judges_data:
-            early_s = claim.scheduled_for.timestamp() + SEALED_AFTER_S - time.time()
-            await asyncio.sleep(min(max(early_s, 0.0), SEALED_AFTER_S))
-            missing = await self.until_settled(self.settings.streamgauge_schedule_wait_s)
+        missing = await self._until_complete(job, claim) if job.judges_data else None
         result = await job.run(Run(self.job_pool, self.job_settings, claim.scheduled_for))
         if missing is None:
             return result
         log.warning("data_not_settled", extra={"job": job.name, "reason": missing})
         detail = f"{missing}; {result.detail}" if result.detail else missing
         return replace(result, detail=detail, facts={**result.facts, "settled": False})
+
+    async def _until_complete(self, job: Job, claim: Claim) -> str | None:
+        """Wait until the windows that a job judges are complete; returns what is missing all the same."""
+        slot_s = claim.scheduled_for.timestamp()
+        await asyncio.sleep(min(max(slot_s + SEALED_AFTER_S - time.time(), 0.0), SEALED_AFTER_S))
+        wait_s = self.settings.streamgauge_schedule_wait_s
+        until_s = time.monotonic() + wait_s
+        missing = await self.until_settled(wait_s)
+        to_s = int(slot_s) // MINUTE_S * MINUTE_S
+        from_s = to_s - max(int(job.judges_s), MINUTE_S) // MINUTE_S * MINUTE_S
+        partial = await until_complete(self.pool, from_s, to_s, until_s - time.monotonic())
+        if not partial.minutes:
+            return missing
+        waited = f"after {wait_s:g} s " if partial.may_come else ""
+        return f"{f'{missing}; ' if missing else ''}{waited}{describe(partial)}"
 
     async def _beat(self, job: Job, claim: Claim, lock: Connection) -> None:
         """Beat on the connection that holds the lock: one without the other means nothing. Raises Lost."""

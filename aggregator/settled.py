@@ -1,7 +1,8 @@
-"""Settled: waits until everything that stood in the streams at a moment is committed.
+"""Settled: waits until everything that stood in the streams at a moment is committed, and windows are complete.
 
-In: the link to Redis, the number of shards. Out: what was still missing when the wait ran out, in words.
-Promise: entries that arrive later are not waited for, so that a busy pipeline settles too.
+In: the link to Redis, the number of shards; what producers are known to lack. Out: what is still missing, in words.
+Promise: entries that arrive later are not waited for, so that a busy pipeline settles too; nor is what nobody can send
+any more, but it is told.
 """
 
 import asyncio
@@ -11,9 +12,13 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 
 from contract.streams import GROUP, stream_key
+from database.connect import Pool, acquire
+from database.progress import Partial, partial_minutes, read_progress
 from database.redis_link import Link
 
 LOOK_EVERY_S: Final = 0.1
+NAMED: Final = 5
+"""Producers in one sentence."""
 
 
 async def until_settled(link: Link, shards: int, wait_s: float) -> str | None:
@@ -30,6 +35,24 @@ async def until_settled(link: Link, shards: int, wait_s: float) -> str | None:
     except (RedisError, OSError) as error:
         return f"unknown whether everything was committed: Redis does not answer ({type(error).__name__})"
     return None
+
+
+async def until_complete(pool: Pool, from_s: int, to_s: int, wait_s: float) -> Partial:
+    """Return what is partial in `[from_s, to_s)`; while a live producer may complete it, `wait_s` later."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + wait_s
+    while True:
+        async with acquire(pool) as connection:
+            found = partial_minutes(await read_progress(connection, from_s, to_s), from_s, to_s)
+        if not found.may_come or loop.time() >= until_s:
+            return found
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def describe(partial: Partial) -> str:
+    """Return what is partial as a sentence has it."""
+    more = f" and {len(partial.who) - NAMED} more" if len(partial.who) > NAMED else ""
+    return f"{partial.minutes} of {partial.of} minutes partial ({', '.join(partial.who[:NAMED])}{more})"
 
 
 async def _heads(link: Link, shards: int) -> dict[int, bytes]:

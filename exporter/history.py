@@ -15,6 +15,7 @@ import numpy as np
 from contract import sketch
 from contract.windows import LEVELS_S
 from database.connect import AWAY, Connection, Pool, acquire, transaction
+from database.progress import Progress, read_progress
 from database.queries import load
 from database.rows import Rows, columns_of, join, merge
 from exporter.history_servers import PRIMARY, Behind, HistoryServers, Replica, Served
@@ -24,25 +25,6 @@ MAX_CELLS: Final = 2_000_000
 """Series x windows of the level: bounds what one answer reads."""
 FINEST: Final = "10s"
 UNKNOWN_METRIC: Final = 404
-
-
-class Progress(NamedTuple):
-    """How far a producer came, in window starts."""
-
-    producer_no: int
-    service: str
-    ended: bool
-    watermark_s: int
-    first_s: float
-    last_s: float
-    gaps: list[list[int]]
-
-    def misses(self, start_s: int, end_s: int) -> bool:
-        """Whether events of this producer in `[start_s, end_s)` may be missing."""
-        if any(before < end_s and after >= start_s for before, after in self.gaps):
-            return True
-        behind = not self.ended and self.watermark_s < end_s
-        return behind and self.first_s < end_s and self.last_s >= start_s
 
 
 class Gathered(NamedTuple):
@@ -83,7 +65,7 @@ async def _gather(pool: Pool, question: Question, replica: Replica | None) -> Ga
             raise BadQuestion("from", f"{cells} stored windows would be read; at most {MAX_CELLS} are allowed", 422)
         rows = await _read(connection, ids, question)
         restated = await _restated(connection, question)
-        progress = await _progress(connection, question)
+        progress = await read_progress(connection, question.from_s, question.to_s)
     return Gathered(len(ids), rows, restated, progress, served)
 
 
@@ -193,14 +175,6 @@ async def _stale(connection: Connection, question: Question) -> dict[str, set[in
 async def _restated(connection: Connection, question: Question) -> dict[int, int]:
     arguments = question.level, _at(question.from_s), _at(question.to_s)
     return {row["window_s"]: row["revision"] for row in await connection.fetch(load("exporter_restated"), *arguments)}
-
-
-async def _progress(connection: Connection, question: Question) -> list[Progress]:
-    rows = await connection.fetch(load("exporter_progress"), _at(question.from_s), _at(question.to_s))
-    return [
-        Progress(r["producer_no"], r["service"], r["fin"], r["watermark_s"], r["first_s"], r["last_s"], r["gaps"])
-        for r in rows
-    ]
 
 
 def _at(seconds: int) -> datetime:

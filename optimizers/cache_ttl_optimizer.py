@@ -114,4 +114,4 @@ async def run_cycle(run: Run) -> Result:
     return await CacheTtlOptimizer().run_cycle(run)
 
 
-JOB: Final = Job(NAME, "Judge cache lifetimes", INTERVAL_S, run_cycle, judges_data=True)
+JOB: Final = Job(NAME, "Judge cache lifetimes", INTERVAL_S, run_cycle, judges_s=INTERVAL_S)

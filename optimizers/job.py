@@ -55,6 +55,11 @@ class Job:
     """For a person: what it does, a few words."""
     every_s: float
     run: Callable[[Run], Awaitable[Result]]
-    judges_data: bool = False
-    """Whether it reads windows and so waits until they are complete, or times out and says so."""
+    judges_s: float = 0.0
+    """How much time before its slot it judges: it waits until those windows are complete, or times out and says so."""
     timeout_s: float = 300.0
+
+    @property
+    def judges_data(self) -> bool:
+        """Whether it reads windows."""
+        return self.judges_s > 0

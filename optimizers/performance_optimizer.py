@@ -18,7 +18,7 @@ from database.redis_link import open_link
 from optimizers.job import Job, Outcome, Result, Run
 from optimizers.producer_signals import read_services
 from optimizers.release_history import read_releases
-from optimizers.route_history import read_routes
+from optimizers.route_history import RECENT_S, read_routes
 from optimizers.service_signals import (
     commits_of,
     read_aggregators,
@@ -156,4 +156,4 @@ async def collect_metrics(run: Run) -> Result:
     return await PerformanceOptimizer().collect_metrics(run)
 
 
-JOB: Final = Job(NAME, "Judge performance signals", INTERVAL_S, collect_metrics, judges_data=True)
+JOB: Final = Job(NAME, "Judge performance signals", INTERVAL_S, collect_metrics, judges_s=RECENT_S)

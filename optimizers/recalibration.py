@@ -132,4 +132,11 @@ def _value(bucket: int, one: Limits) -> Value:
     return Value(bucket, one.warn, one.critical, one.n, one.median if known else None, one.mad if known else None)
 
 
-JOB: Final = Job(NAME, "Learn alert thresholds from 28 days", DAY_S, recalibrate, judges_data=True, timeout_s=900.0)
+JOB: Final = Job(
+    NAME,
+    "Learn alert thresholds from 28 days",
+    DAY_S,
+    recalibrate,
+    judges_s=HISTORY_DAYS * DAY_S,
+    timeout_s=900.0,
+)

@@ -22,6 +22,7 @@ from database.queries import load
 from database.settings import read_settings
 from optimizers.job import Job, Outcome, Result, Run
 from streamgauge.embedded import PostgresServer
+from tests.exporting import writer
 
 DEADLINE_S = 20.0
 DAY_S = 86_400.0
@@ -94,6 +95,15 @@ async def ended(pool: Pool, count: int = 1) -> list[dict[str, Any]]:
             if len(found) >= count:
                 return found[::-1]
             await asyncio.sleep(0.02)
+
+
+async def ask_now(pool: Pool) -> None:
+    """Ask for a run of now, beside that of the day's slot."""
+    await pool.execute("INSERT INTO aggregators (consumer, facts) VALUES ('one', '{}')")
+    async with asyncio.timeout(DEADLINE_S):
+        while not await jobs.list_jobs(pool):  # noqa: ASYNC110 - PostgreSQL tells nobody
+            await asyncio.sleep(0.02)
+    await jobs.request(pool, "job", "cli", "ann")
 
 
 async def leave_by_crash(pool: Pool, name: str = "job", consumer: str = "dead") -> Claim:
@@ -326,12 +336,57 @@ async def test_a_job_that_judges_data_waits_and_says_when_it_was_in_vain(dsn: st
     async def late(wait_s: float) -> str | None:
         return f"shard 1 not committed after {wait_s:g} s"
 
-    judging, other = job(fine, "judging", judges_data=True), job(fine, "other")
+    judging, other = job(fine, "judging", judges_s=600.0), job(fine, "other")
     async with scheduled(dsn, judging, other, until_settled=late, STREAMGAUGE_SCHEDULE_WAIT_S="3"):
         rows = {row["job"]: row for row in await ended(pool, 2)}
     assert rows["judging"]["detail"] == "shard 1 not committed after 3 s; fine"
     assert rows["judging"]["facts"] == {"n": 1, "settled": False}
     assert rows["other"]["detail"] == "fine"
+
+
+GAP = "INSERT INTO gaps VALUES ($1, 5, 6, 10, 20, $2, $2)"
+WAITING = "SELECT count(*) FROM runs WHERE trigger = 'cli' AND started_at < now() - '1s'::interval AND outcome IS NULL"
+
+
+async def lacking(dsn: str, age_s: float) -> int:
+    """Make a producer with an open gap of ten minutes ago; returns its number."""
+    async with writer(dsn) as w:
+        now = datetime.now(UTC)
+        later = int(now.timestamp()) + 86_400
+        number = await w.producer(age_s=age_s, first_seen=now - timedelta(hours=1), watermark_s=later)
+        await w.connection.execute(GAP, number, int(now.timestamp()) - 600)
+        return number
+
+
+async def test_a_job_that_judges_data_waits_for_complete_windows_and_says_which_are_not(dsn: str, pool: Pool) -> None:
+    """A gap of a live producer may still be filled, so it is waited for."""
+    number = await lacking(dsn, age_s=0)
+    async with scheduled(dsn, job(fine, judges_s=DAY_S), STREAMGAUGE_SCHEDULE_WAIT_S="1"):
+        await ask_now(pool)
+        row = (await ended(pool, 2))[-1]
+    assert row["detail"] == f"after 1 s 1 of 1440 minutes partial (shop/{number}); fine"
+    assert row["facts"] == {"n": 1, "settled": False}
+    assert row["duration_s"] >= 1
+
+
+async def test_a_gap_that_is_filled_meanwhile_is_not_told(dsn: str, pool: Pool) -> None:
+    await lacking(dsn, age_s=0)
+    async with scheduled(dsn, job(fine, judges_s=DAY_S), STREAMGAUGE_SCHEDULE_WAIT_S="20"):
+        await ask_now(pool)
+        async with asyncio.timeout(DEADLINE_S):
+            while not await pool.fetchval(WAITING):  # noqa: ASYNC110 - PostgreSQL tells nobody
+                await asyncio.sleep(0.02)
+        await pool.execute("DELETE FROM gaps")
+        row = (await ended(pool, 2))[-1]
+    assert (row["detail"], row["facts"]) == ("fine", {"n": 1})
+
+
+async def test_what_nobody_can_send_any_more_is_told_and_not_waited_for(dsn: str, pool: Pool) -> None:
+    number = await lacking(dsn, age_s=300)
+    async with scheduled(dsn, job(fine, judges_s=DAY_S), STREAMGAUGE_SCHEDULE_WAIT_S="3600"):
+        await ask_now(pool)
+        row = (await ended(pool, 2))[-1]
+    assert row["detail"] == f"1 of 1440 minutes partial (shop/{number}); fine"
 
 
 @pytest.mark.parametrize(("coalesce", "runs"), [(True, 1), (False, 3)])

@@ -76,7 +76,7 @@ def test_without_values_there_is_no_picture_and_no_zero() -> None:
 
 
 def test_a_window_that_somebody_has_not_sealed_is_partial() -> None:
-    late = Progress(1, "shop", False, QUESTION.to_s - 30, 0.0, float(QUESTION.to_s), [])
+    late = Progress(1, "shop", False, QUESTION.to_s - 30, 0.0, float(QUESTION.to_s), 0.0, [])
     partial = picture([(1, [1.0])], [late])["partial"]
     assert partial[-1] and not partial[0]
 
