@@ -17,7 +17,17 @@ from database.connect import AWAY, Pool, acquire, open_pool
 from database.queries import load
 from database.redis_link import Link, open_link
 from database.replicas import open_replicas, read_replicas
-from exporter.components import aggregators, postgres, producers, redis_nodes, schedule, shards, snapshot, thresholds
+from exporter.components import (
+    aggregators,
+    postgres,
+    producers,
+    redis_nodes,
+    schedule,
+    shards,
+    snapshot,
+    thresholds,
+    watermark,
+)
 from exporter.components.component import AWAY as SILENT
 from exporter.components.component import RANK, Component, Probe, Severity, Sources, Status, describe
 from exporter.refresh import Refresher
@@ -27,7 +37,7 @@ from exporter.streams import COUNT_DEADLINE_S
 
 log = logging.getLogger(__name__)
 
-KINDS: Final = (postgres, redis_nodes, shards, aggregators, producers, schedule, snapshot)
+KINDS: Final = (postgres, redis_nodes, shards, aggregators, producers, watermark, schedule, snapshot)
 POOL_SIZE: Final = 4
 STOP_GRACE_S: Final = 2.0
 

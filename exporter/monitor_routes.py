@@ -6,7 +6,7 @@ Promise: 200 when ok or degraded, 503 when down, always with a reason; an answer
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
@@ -14,6 +14,18 @@ from pydantic import BaseModel
 from exporter.components.component import RANK, Severity, Status
 from exporter.monitor import Reading, Report, worst
 from exporter.service import Exporter
+
+VALUES: Final = {
+    "database": "heartbeat_age_s",
+    "slots": "kept_bytes",
+    "replicas": "lag_s",
+    "streams": "lag",
+    "aggregators": "current",
+    "producers": "live",
+    "watermark": "age_s",
+    "snapshot": "age_s",
+}
+"""The fact that is a component's value, by kind."""
 
 
 class ComponentRow(BaseModel):
@@ -29,6 +41,8 @@ class ComponentRow(BaseModel):
     latency_ms: float
     since: datetime
     """Since when its status is what it is, as far as any exporter looked."""
+    value: float | None
+    """The fact that says the most, where a kind has one: a lag, an age, a count; null: unknown."""
     facts: dict[str, Any]
     """What was measured; null is unknown."""
 
@@ -50,6 +64,7 @@ class KindRow(BaseModel):
     severity: Severity
     latency_ms: float
     since: datetime
+    value: float | None
     components: int
     facts: dict[str, Any]
 
@@ -126,6 +141,7 @@ def row(one: Reading) -> dict[str, Any]:
         "severity": one.severity,
         "latency_ms": one.latency_ms,
         "since": one.since,
+        "value": one.component.facts.get(VALUES.get(one.kind, "")),
         "facts": dict(one.component.facts),
     }
 

@@ -162,7 +162,7 @@ async def listing(number: Annotated[int, Path(ge=1, le=2**31 - 1)]) -> Response:
 
 @app.websocket("/ws")
 async def converse(socket: WebSocket) -> None:
-    """Answer each message, text or `{"text", "label"}`, with its intent.
+    """Answer each message, text or `{"text", "label"}`, with its text and intent: a probe tells its own answer by it.
 
     Refused before it is accepted (403): a page of another origin, and more sockets than a client may have.
     """
@@ -191,7 +191,7 @@ async def _converse(socket: WebSocket) -> None:
         if not pace.takes():
             return await socket.close(1008, "too many messages")
         found = assistant().decode(message.text, message.label)
-        await socket.send_json({"intent": found.label, "confidence": found.confidence})
+        await socket.send_json({"text": message.text, "intent": found.label, "confidence": found.confidence})
 
 
 def parse(text: str) -> Utterance | None:

@@ -9,6 +9,7 @@ umask 077
 
 DEADLINE_S=5
 WARN_DAYS=14
+FULL_PERCENT=85
 
 usage() {
     cat <<'USAGE'
@@ -19,6 +20,7 @@ Addresses, from the environment (a user and password in one are used and never s
   STREAMGAUGE_EXPORTER_TOKEN  or STREAMGAUGE_EXPORTER_TOKEN_FILE: needed for the components
   STREAMGAUGE_API_URLS        replicas, separated by spaces or commas; default http://127.0.0.1:8000
   NGINX_URL PROMETHEUS_URL ALERTMANAGER_URL GRAFANA_URL LOKI_URL   checked when set
+  STREAMGAUGE_HEALTH_DISKS    directories on this machine whose disks are looked at; default /
 USAGE
 }
 
@@ -135,7 +137,7 @@ check_components() {
             return substr($0, RSTART + length(key) + 4, RLENGTH - length(key) - 5)
         }
         function number(key) {
-            if (!match($0, "\"" key "\":[0-9.]+")) return "null"
+            if (!match($0, "\"" key "\":(null|-?[0-9.]+(e[-+]?[0-9]+)?)")) return "null"
             return substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3)
         }
         { gsub(/\{"name":"/, "\n&"); all = all $0 }
@@ -143,14 +145,96 @@ check_components() {
             parts = split(all, lines, "\n")
             for (i = 2; i <= parts; i++) {
                 $0 = lines[i]
-                printf "{\"name\":\"%s\",\"status\":\"%s\",\"severity\":\"%s\",\"latency_ms\":%s,\"message\":\"%s\",\"value\":null}\n", \
-                    text("name"), text("status"), text("severity"), number("latency_ms"), text("reason")
+                printf "{\"name\":\"%s\",\"status\":\"%s\",\"severity\":\"%s\",\"latency_ms\":%s,\"message\":\"%s\",\"value\":%s}\n", \
+                    text("name"), text("status"), text("severity"), number("latency_ms"), text("reason"), number("value")
             }
         }' "$dir/$1.body" >"$dir/$1.result"
     [ -s "$dir/$1.result" ] || report "$1" "components" down critical "$ms" "the answer is not the exporter's" "$code"
 }
 
-# check_websocket FILE NAME URL: shakes hands, sends one message and waits for one.
+# committed FILE: how many events the ledger has, for good; nothing when the exporter does not tell.
+committed() {
+    fetch "$1"
+    sed -n 's/.*"ever_committed_events":\([0-9][0-9]*\).*/\1/p' "$dir/$1.body" 2>/dev/null
+}
+
+# check_canary FILE EXPORTER TOKEN API: what a replica measures of one request is committed, and shown, within 5 s.
+check_canary() {
+    configure "$1" "$2/health/detailed" "$3"
+    configure "$1.api" "$4/healthz"
+    before=$(committed "$1")
+    if [ -z "$before" ]; then
+        report "$1" "canary" unknown warning 0 "the exporter does not tell what is committed"
+        return
+    fi
+    sent_ms=$(now_ms)
+    fetch "$1.api"
+    while :; do
+        now=$(committed "$1")
+        waited_ms=$(($(now_ms) - sent_ms))
+        if [ "${now:-0}" -gt "$before" ]; then
+            report "$1" "canary" ok warning "$waited_ms" "" "$((now - before))"
+            return
+        fi
+        [ "$waited_ms" -lt $((DEADLINE_S * 1000)) ] || break
+        sleep 1
+    done
+    report "$1" "canary" down warning "$waited_ms" "nothing was committed within $DEADLINE_S s of a request" 0
+}
+
+# count FILE TEXT: how often a text is in an answer.
+count() {
+    awk -v text="$2" '{ found += gsub(text, "") } END { print found + 0 }' "$dir/$1.body"
+}
+
+# check_targets FILE URL: whether Prometheus gets an answer from all that it asks.
+check_targets() {
+    configure "$1" "$2/api/v1/targets?state=active"
+    fetch "$1"
+    [ "$code" = 200 ] || { report "$1" "prometheus targets" down warning "$ms" "$why" && return; }
+    up=$(count "$1" '"health":"up"')
+    all=$(count "$1" '"health":"')
+    if [ "$all" -eq 0 ]; then
+        report "$1" "prometheus targets" degraded warning "$ms" "Prometheus asks nobody" 0
+    elif [ "$up" -lt "$all" ]; then
+        report "$1" "prometheus targets" degraded warning "$ms" "$((all - up)) of $all targets do not answer" "$up"
+    else
+        report "$1" "prometheus targets" ok warning "$ms" "" "$up"
+    fi
+}
+
+# check_rules FILE URL: whether Prometheus has rules, and can evaluate them.
+check_rules() {
+    configure "$1" "$2/api/v1/rules"
+    fetch "$1"
+    [ "$code" = 200 ] || { report "$1" "prometheus rules" down warning "$ms" "$why" && return; }
+    all=$(count "$1" '"health":"')
+    failing=$(count "$1" '"health":"err"')
+    if [ "$all" -eq 0 ]; then
+        report "$1" "prometheus rules" degraded warning "$ms" "no rules are loaded" 0
+    elif [ "$failing" -gt 0 ]; then
+        report "$1" "prometheus rules" degraded warning "$ms" "$failing of $all rules cannot be evaluated" "$all"
+    else
+        report "$1" "prometheus rules" ok warning "$ms" "" "$all"
+    fi
+}
+
+# check_disk FILE DIRECTORY: how full its file system is, in per cent.
+check_disk() {
+    used=$(df -P "$2" 2>/dev/null | awk 'NR == 2 { sub("%", "", $(NF - 1)); print $(NF - 1) }')
+    case $used in
+        '' | *[!0-9]*) report "$1" "disk $2" unknown warning 0 "cannot be looked at" ;;
+        *)
+            if [ "$used" -ge "$FULL_PERCENT" ]; then
+                report "$1" "disk $2" degraded warning 0 "$used % full" "$used"
+            else
+                report "$1" "disk $2" ok warning 0 "" "$used"
+            fi
+            ;;
+    esac
+}
+
+# check_websocket FILE NAME URL: shakes hands, sends one message and waits for an answer that holds it.
 # The key is the example of RFC 6455, so its answer is known without SHA-1. The mask of our frames is four spaces, which
 # turns HELLO into hello; the pauses let the handshake end before the message, and the reply come before the close.
 check_websocket() {
@@ -170,10 +254,13 @@ check_websocket() {
     touch "$dir/$1.body"
     tr -d '\000\r' <"$dir/$1.body" | sed '/^$/q' | grep -i '^sec-websocket-accept: ' |
         grep -q ' s3pPLMBiTxaQ9kYGzzhZRbK+xOo=$' && shaken=yes || shaken=no
-    # Text frames begin with 0x81; what comes first after the headers must be one.
-    frame=$(tr -d '\000\r' <"$dir/$1.body" | sed '1,/^$/d' | od -An -to1 -N1 | tr -d ' \n')
-    case $code.$shaken.$frame in
-        101.yes.201) report "$1" "$2" ok warning "$ms" "" "$code" ;;
+    # Text frames begin with 0x81; what comes first after the headers must be one, with our text in it.
+    tr -d '\000\r' <"$dir/$1.body" | sed '1,/^$/d' >"$dir/$1.frame"
+    frame=$(od -An -to1 -N1 <"$dir/$1.frame" | tr -d ' \n')
+    grep -q 'hello' "$dir/$1.frame" && echoed=yes || echoed=no
+    case $code.$shaken.$frame.$echoed in
+        101.yes.201.yes) report "$1" "$2" ok warning "$ms" "" "$code" ;;
+        101.yes.201.no) report "$1" "$2" down warning "$ms" "answered something else than it was sent" "$code" ;;
         101.yes.*) report "$1" "$2" down warning "$ms" "shook hands, but did not answer a message" "$code" ;;
         101.*) report "$1" "$2" down warning "$ms" "Sec-WebSocket-Accept is wrong" "$code" ;;
         000.* | .*) report "$1" "$2" down warning "$ms" "no handshake: $why" ;;
@@ -237,7 +324,9 @@ start_checks() {
     for url in $(printf '%s' "${STREAMGAUGE_API_URLS:-http://127.0.0.1:${STREAMGAUGE_API_PORT:-8000}}" | tr ',' ' '); do
         url=${url%/}
         replicas=$((replicas + 1))
+        [ "$replicas" -gt 1 ] || check_canary 2.canary "$exporter" "$token" "$url" &
         check_http "api.$replicas" "api $(place "$url")" warning "$url/healthz" &
+        check_http "ready.$replicas" "api ready $(place "$url")" warning "$url/readyz" &
         check_websocket "websocket.$replicas" "websocket $(place "$url")" "$url/ws" &
     done
     if [ -n "${NGINX_URL:-}" ]; then
@@ -245,10 +334,19 @@ start_checks() {
         check_websocket websocket.nginx "websocket nginx" "${NGINX_URL%/}/ws" &
         case $NGINX_URL in https:*) check_certificate certificate "certificate nginx" "$NGINX_URL" & ;; esac
     fi
-    [ -z "${PROMETHEUS_URL:-}" ] || check_http prometheus "prometheus" warning "${PROMETHEUS_URL%/}/-/ready" &
+    if [ -n "${PROMETHEUS_URL:-}" ]; then
+        check_http prometheus "prometheus" warning "${PROMETHEUS_URL%/}/-/ready" &
+        check_targets prometheus.targets "${PROMETHEUS_URL%/}" &
+        check_rules prometheus.rules "${PROMETHEUS_URL%/}" &
+    fi
     [ -z "${ALERTMANAGER_URL:-}" ] || check_http alertmanager "alertmanager" warning "${ALERTMANAGER_URL%/}/-/ready" &
     [ -z "${GRAFANA_URL:-}" ] || check_http grafana "grafana" warning "${GRAFANA_URL%/}/api/health" &
     [ -z "${LOKI_URL:-}" ] || check_http loki "loki" warning "${LOKI_URL%/}/ready" &
+    disks=0
+    for directory in ${STREAMGAUGE_HEALTH_DISKS:-/}; do
+        disks=$((disks + 1))
+        check_disk "disk.$disks" "$directory" &
+    done
     wait
     check_replicas "$replicas"
 }

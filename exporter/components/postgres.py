@@ -1,26 +1,37 @@
-"""PostgreSQL: the primary takes writes; each replica has a heartbeat row nearly as young as the primary's.
+"""PostgreSQL: the primary takes writes, its replication slots are used, each replica receives and keeps up.
 
-A replica's lag is the difference of two times that the primary's clock wrote: it needs no clock of the replica, and
-unlike `pg_stat_replication` and replayed positions it stays right when the link is dead or the primary is idle.
+A replica has a heartbeat row nearly as young as the primary's. Its lag is the difference of two times that the
+primary's clock wrote: it needs no clock of the replica, and unlike `pg_stat_replication` and replayed positions it
+stays right when the link is dead or the primary is idle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from database.connect import acquire
 from database.jobs import AGGREGATOR_CURRENT_S
 from database.queries import load
 from exporter.components.component import Component, Probe, Severity, Sources, Status
 
+SLOTS: Final = "replication slots"
+LOSING: Final = ("unreserved", "lost")
+
 
 def probes(sources: Sources) -> list[Probe]:
-    """Return one probe for the primary and one for each replica that is named."""
+    """Return two probes for the primary and one for each replica that is named."""
 
     async def primary() -> list[Component]:
         return [await _primary(sources)]
 
-    found = [Probe("database", "database", Severity.CRITICAL, primary, Status.DOWN)]
+    async def slots() -> list[Component]:
+        async with acquire(sources.pool) as connection:
+            return [judge_slots([dict(row) for row in await connection.fetch(load("check_r2_slots"))])]
+
+    found = [
+        Probe("database", "database", Severity.CRITICAL, primary, Status.DOWN),
+        Probe(SLOTS, "slots", Severity.WARNING, slots),
+    ]
     for name in sources.replicas:
 
         async def replica(name: str = name) -> list[Component]:
@@ -28,6 +39,16 @@ def probes(sources: Sources) -> list[Probe]:
 
         found.append(Probe(f"replica {name}", "replicas", Severity.WARNING, replica, Status.DOWN))
     return found
+
+
+def judge_slots(rows: Sequence[Mapping[str, Any]]) -> Component:
+    """Say whether somebody comes for the WAL that each slot keeps."""
+    shown = ("name", "active", "wal_status", "kept_bytes")
+    kept = [row["kept_bytes"] for row in rows if row["kept_bytes"] is not None]
+    facts = {"kept_bytes": max(kept, default=None), "slots": [{key: row[key] for key in shown} for row in rows]}
+    lost = [f"the WAL of {row['name']} is {row['wal_status']}" for row in rows if row["wal_status"] in LOSING]
+    idle = [f"nobody uses {row['name']}" for row in rows if not row["active"] and row["wal_status"] not in LOSING]
+    return Component(SLOTS, Status.DEGRADED if lost or idle else Status.OK, "; ".join(lost + idle), facts)
 
 
 async def _primary(sources: Sources) -> Component:
@@ -55,11 +76,14 @@ def judge_replica(name: str, row: Mapping[str, Any], primary: Mapping[str, Any],
     is_beating = primary["beat_age_s"] is not None and primary["beat_age_s"] <= AGGREGATOR_CURRENT_S
     facts = {"role": "standby" if row["is_standby"] else "primary", "version": row["version"]}
     facts |= {"lag_s": lag_s, "is_lag_known": lag_s is not None, "heartbeat_age_s": row["beat_age_s"]}
+    facts |= {"receiver": row["receiver"]}
     name = f"replica {name}"
     if not row["is_standby"]:
         return Component(name, Status.DOWN, "is no standby: it takes writes of its own", facts)
     if lag_s is not None and lag_s > limit_s:
         return Component(name, Status.DEGRADED, f"is {lag_s:.1f} s behind; {limit_s:g} s are allowed", facts)
+    if row["receiver"] is None:
+        return Component(name, Status.DEGRADED, "receives nothing: no WAL receiver runs", facts)
     if lag_s is None or not is_beating:
         facts |= {"lag_s": None, "is_lag_known": False}
         said = "lag is unknown: no aggregator touches the heartbeat of the primary"

@@ -12,7 +12,16 @@ from database.queries import load
 from exporter.components.component import Component, Probe, Severity, Sources, Status
 
 NEWS_S: Final = 900.0
-_SHOWN: Final = ("live", "ended", "unclean", "open_gaps", "open_events", "lost_events", "newest_age_s")
+_SHOWN: Final = (
+    "live",
+    "ended",
+    "unclean",
+    "open_gaps",
+    "open_events",
+    "lost_events",
+    "newest_age_s",
+    "ever_committed_events",
+)
 
 
 def probes(sources: Sources) -> list[Probe]:

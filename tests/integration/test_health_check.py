@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -20,7 +21,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-from streamgauge.processes import free_port, wait_until
+from streamgauge.processes import free_port, start, stop, wait_until
 from streamgauge.stack import get
 from tests.pipeline import Pipeline
 
@@ -37,7 +38,8 @@ def check(*, shell: str = "sh", **env: str) -> tuple[str, Checks]:
     mine = ("STREAMGAUGE_", "NGINX_URL", "PROMETHEUS_URL", "ALERTMANAGER_URL", "GRAFANA_URL", "LOKI_URL")
     base = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
     dead = f"http://127.0.0.1:{free_port()}"
-    env = {"STREAMGAUGE_EXPORTER_URL": dead, "STREAMGAUGE_API_URLS": dead} | env
+    given = {"STREAMGAUGE_EXPORTER_URL": dead, "STREAMGAUGE_API_URLS": dead, "STREAMGAUGE_HEALTH_DISKS": "/dev/shm"}
+    env = given | env
     done = subprocess.run(
         (shell, str(SCRIPT), "--format", "json"),
         env=base | env,
@@ -88,15 +90,26 @@ def test_a_live_stack_is_ok_and_what_dies_is_named(stack: Pipeline) -> None:
     deadline = time.monotonic() + 60
     while True:
         status, checks = check(**env)
-        if status == "ok":
+        if status == "ok" and checks["producers"]["value"]:
             break
         assert time.monotonic() < deadline, checks
     ok = {name for name, one in checks.items() if one["status"] == "ok"}
-    named = {"exporter live", "exporter ready", "api", f"api {api}", f"websocket {api}", "database", "redis"}
-    assert ok >= {*named, "stream 00", "stream 01", "aggregators", "producers", "schedule", "snapshot", "thresholds"}
-    assert checks["api"]["value"] == 1
+    named = {"exporter live", "exporter ready", "api", f"api {api}", f"api ready {api}", f"websocket {api}", "canary"}
+    named |= {"database", "redis", "stream 00", "stream 01", "aggregators", "producers", "schedule", "snapshot"}
+    assert ok >= {*named, "thresholds", "watermark", "replication slots", "disk /dev/shm"}
+    values = {name: one["value"] for name, one in checks.items()}
+    assert (values["api"], values["aggregators"], values["producers"]) == (1, 1, 1)
+    assert values["stream 00"] >= 0 and values["stream 01"] >= 0
+    assert values["replication slots"] is None, "there is none"
+    assert 0 <= values["watermark"] < 60
+    assert values["canary"] >= 1, "what the request brought was committed"
     status, checks = check(**env | {"STREAMGAUGE_EXPORTER_TOKEN": "wrong"})
     assert (status, checks["components"]["message"]) == ("degraded", "set STREAMGAUGE_EXPORTER_TOKEN")
+    assert checks["canary"]["status"] == "unknown"
+    stack.stop("aggregator")
+    status, checks = check(**env)
+    assert (status, checks["canary"]["status"]) == ("degraded", "down")
+    assert checks["canary"]["message"] == "nothing was committed within 5 s of a request"
     stack.stop("emitter-api")
     status, checks = check(**env | {"STREAMGAUGE_API_URLS": f"http://{api}, http://127.0.0.1:{free_port()}"})
     assert status == "down"
@@ -116,8 +129,11 @@ def test_a_dead_stack_is_told_in_valid_json_without_secrets(shell: str) -> None:
     }
     status, checks = check(shell=shell, **env, **others)
     assert status == "down"
+    assert checks.pop("disk /dev/shm")["status"] == "ok"
+    assert checks.pop("canary")["status"] == "unknown"
     assert {one["status"] for one in checks.values()} == {"down"}
     assert {"nginx", "prometheus", "alertmanager", "grafana", "loki", "certificate nginx"} <= set(checks)
+    assert {"prometheus targets", "prometheus rules"} <= set(checks)
     assert checks[f"api 127.0.0.1:{port}"]["message"] == "connection refused"
     assert checks[f"websocket 127.0.0.1:{port}"]["message"] == "no handshake: connection refused"
     told = json.dumps(checks)
@@ -176,6 +192,11 @@ def say_nothing(connection: ServerConnection) -> None:
         pass
 
 
+def answer_otherwise(connection: ServerConnection) -> None:
+    for _ in connection:
+        connection.send('{"intent": "greeting"}')
+
+
 def close_at_once(connection: ServerConnection) -> None:
     connection.close(1011, "no")
 
@@ -186,6 +207,7 @@ def close_at_once(connection: ServerConnection) -> None:
         (echo, "", ""),
         (say_nothing, "", "shook hands, but did not answer a message"),
         (close_at_once, "", "shook hands, but did not answer a message"),
+        (answer_otherwise, "", "answered something else than it was sent"),
         (echo, "AAAAAAAAAAAAAAAAAAAAAAAAAAA=", "Sec-WebSocket-Accept is wrong"),
     ],
 )
@@ -226,11 +248,85 @@ def test_the_certificate_tells_its_days_left(tmp_path: Path, days: int, status: 
 def test_text_is_for_people() -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     env = {**os.environ, "STREAMGAUGE_EXPORTER_URL": dead, "STREAMGAUGE_API_URLS": dead}
+    env["STREAMGAUGE_HEALTH_DISKS"] = "/dev/shm"
     done = subprocess.run(("sh", str(SCRIPT)), env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     first, *rest = done.stdout.splitlines()
     assert first.startswith("down (")
-    assert [line.split()[0] for line in rest] == ["down"] * 6
+    assert sorted(line.split()[0] for line in rest) == ["down"] * 7 + ["ok", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "value"),
+    [("84%", "ok", 84), ("85%", "degraded", 85), ("100%", "degraded", 100), ("-", "unknown", None)],
+)
+def test_a_disk_is_as_full_as_df_says(tmp_path: Path, told: str, status: str, value: int | None) -> None:
+    df = tmp_path / "df"
+    df.write_text(
+        f"#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\necho '/d 1 1 1 {told} /'\n"
+    )
+    df.chmod(0o755)
+    _, checks = check(PATH=f"{tmp_path}:{os.environ['PATH']}", STREAMGAUGE_HEALTH_DISKS="/ /data")
+    assert {checks[name]["status"] for name in ("disk /", "disk /data")} == {status}
+    assert checks["disk /"]["value"] == value
+
+
+MANY = "vector(1) * on () (vector(1) or label_replace(vector(1), 'a', 'b', '', ''))"
+"""Two series where one is wanted: it can be loaded, and never evaluated."""
+RULES = """
+groups:
+  - name: mine
+    interval: 1s
+    rules: [{{alert: Fine, expr: vector(0) > 1}}, {{alert: Other, expr: "{expression}"}}]
+"""
+
+
+@contextmanager
+def prometheus(folder: Path, targets: list[str], rules: str) -> Generator[str, None, None]:
+    """Run a Prometheus; yields its address once it has asked its targets."""
+    found = shutil.which("prometheus")
+    assert found, "prometheus is not installed: apt-get install prometheus"
+    folder.mkdir()
+    port = free_port()
+    (folder / "rules.yml").write_text(rules)
+    known = json.dumps([target.format(port=port) for target in targets])
+    scrape = f"scrape_configs: [{{job_name: mine, scrape_interval: 1s, static_configs: [{{targets: {known}}}]}}]"
+    (folder / "p.yml").write_text(f"rule_files: [rules.yml]\n{scrape}\n")
+    options = (f"--config.file={folder / 'p.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}")
+    process = start((found, *options, f"--web.listen-address=127.0.0.1:{port}"), folder / "log")
+    try:
+
+        def has_asked() -> bool:
+            try:
+                asked = get(port, "/api/v1/targets")[1] + get(port, "/api/v1/rules")[1]
+            except OSError:
+                return False
+            return asked.count(b'"scrapeUrl"') == len(targets) and b'"health":"unknown"' not in asked
+
+        assert wait_until(has_asked, 30), (folder / "log").read_text()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process, signal.SIGTERM, 30)
+
+
+def test_prometheus_tells_its_targets_and_rules(tmp_path: Path) -> None:
+    itself, dead = "127.0.0.1:{port}", f"127.0.0.1:{free_port()}"
+    names = ("prometheus", "prometheus targets", "prometheus rules")
+    with prometheus(tmp_path / "well", [itself], RULES.format(expression="vector(0) > 2")) as url:
+        _, checks = check(PROMETHEUS_URL=url)
+        assert [(checks[name]["status"], checks[name]["value"]) for name in names] == [
+            ("ok", 200),
+            ("ok", 1),
+            ("ok", 2),
+        ]
+    with prometheus(tmp_path / "ill", [itself, dead], RULES.format(expression=MANY)) as url:
+        _, checks = check(PROMETHEUS_URL=url)
+        assert checks["prometheus targets"]["message"] == "1 of 2 targets do not answer"
+        assert checks["prometheus rules"]["message"] == "1 of 2 rules cannot be evaluated"
+        assert {checks[name]["status"] for name in names[1:]} == {"degraded"}
+    with prometheus(tmp_path / "empty", [], "groups: []") as url:
+        _, checks = check(PROMETHEUS_URL=url)
+        assert [checks[name]["message"] for name in names[1:]] == ["Prometheus asks nobody", "no rules are loaded"]
 
 
 @pytest.mark.parametrize("arguments", [["--format", "xml"], ["--format"], ["--nonsense"]])

@@ -304,6 +304,40 @@ async def test_producers_tell_gaps_and_losses(dsn: str, redis_url: str) -> None:
         assert (found["status"], found["facts"]["lost_events"]) == ("ok", 7)
 
 
+async def test_watermark_is_that_of_the_producer_that_is_furthest_behind(dsn: str, redis_url: str) -> None:
+    """Ended ones, and those that died on a shard that goes on, hold nothing up."""
+    now = int(time.time())
+    async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
+        await rows.connection.execute("INSERT INTO aggregators (consumer, facts) VALUES ('one', '{}')")
+        found = (await components(client))["watermark"]
+        assert (found["status"], found["reason"], found["value"]) == ("ok", "no producer lives", None)
+        await rows.producer(watermark_s=now)
+        await rows.producer(watermark_s=now - 900, age_s=60)
+        await rows.producer(watermark_s=now - 900, fin=True)
+        found = (await components(client))["watermark"]
+        assert (found["status"], found["facts"]["live"]) == ("ok", 1)
+        assert 0 <= found["value"] < 30
+        await rows.producer(shard=1, watermark_s=now - 100, age_s=100)
+        found = (await components(client))["watermark"]
+        assert (found["status"], found["facts"]["live"]) == ("degraded", 2)
+        assert 100 <= found["value"] < 130
+
+
+async def test_a_slot_that_nobody_uses_is_named(dsn: str, redis_url: str, postgres_server: PostgresServer) -> None:
+    """With the WAL that it keeps."""
+    name = "monitor_slot"
+    async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
+        assert (await components(client))["replication slots"]["value"] is None
+        await rows.connection.execute(f"SELECT pg_create_physical_replication_slot('{name}', true)")
+        try:
+            found = (await components(client))["replication slots"]
+            assert (found["status"], found["reason"]) == ("degraded", f"nobody uses {name}")
+            assert found["value"] >= 0
+        finally:
+            await rows.connection.execute(f"SELECT pg_drop_replication_slot('{name}')")
+        assert (await components(client))["replication slots"]["status"] == "ok"
+
+
 async def test_schedule_tells_what_is_overdue_and_what_failed(dsn: str, redis_url: str) -> None:
     async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
         await rows.connection.execute(
@@ -336,6 +370,12 @@ async def test_a_replica_is_as_far_behind_as_its_heartbeat_row(tmp_path: Path, r
             found = await until(client, name, "degraded")
             assert 7 < found["facts"]["lag_s"] < 12
             await set_replay(standby.dsn("sg"), "resume")
+            assert (await until(client, name, "ok"))["facts"]["receiver"] == "streaming"
+            before = await follow(standby.dsn("postgres"), "")
+            cut = await until(client, name, "degraded")
+            assert cut["reason"] == "receives nothing: no WAL receiver runs", "though it is not behind yet"
+            await follow(standby.dsn("postgres"), before)
+            await rows.connection.execute("UPDATE heartbeats SET at = clock_timestamp()")
             await until(client, name, "ok")
             standby.kill()
             assert (await until(client, name, "down"))["reason"].startswith("does not answer")
@@ -360,6 +400,17 @@ async def set_replay(dsn: str, what: str) -> None:
     connection = await asyncpg.connect(dsn, timeout=10)
     await connection.execute(f"SELECT pg_wal_replay_{what}()")
     await connection.close(timeout=10)
+
+
+async def follow(dsn: str, primary: str) -> str:
+    """Let a standby follow a primary, or nobody; returns whom it followed."""
+    connection = await asyncpg.connect(dsn, timeout=10)
+    before: str = await connection.fetchval("SELECT current_setting('primary_conninfo')")
+    quoted = primary.replace("'", "''")
+    await connection.execute(f"ALTER SYSTEM SET primary_conninfo = '{quoted}'")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.close(timeout=10)
+    return before
 
 
 async def test_sentinels_and_replicas_are_components(dsn: str, redis_server: RedisServer, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from exporter.components import (
     schedule,
     shards,
     thresholds,
+    watermark,
 )
 from exporter.components.component import Component, Severity, Status, describe
 from exporter.components.shards import COUNT_AT_MOST, Waiting
@@ -71,7 +72,8 @@ def test_lag_is_counted_or_told_or_unknown(change: dict[str, Any], status: Statu
 
 def row(seconds: float | None, *, standby: bool = True) -> dict[str, Any]:
     beat = None if seconds is None else NOW - timedelta(seconds=seconds)
-    return {"is_standby": standby, "version": "15", "beat_at": beat, "beat_age_s": seconds}
+    told = {"is_standby": standby, "version": "15", "receiver": "streaming"}
+    return told | {"beat_at": beat, "beat_age_s": seconds}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,8 @@ def row(seconds: float | None, *, standby: bool = True) -> dict[str, Any]:
         (row(0), row(0), Status.OK, 0.0),
         (row(100), row(40), Status.DEGRADED, 60.0),
         (row(0, standby=False), row(0), Status.DOWN, 0.0),
+        (row(1) | {"receiver": "running"}, row(0), Status.OK, 1.0),
+        (row(1) | {"receiver": None}, row(0), Status.DEGRADED, 1.0),
     ],
 )
 def test_a_replica_is_judged_by_the_heartbeats_of_both(
@@ -92,6 +96,44 @@ def test_a_replica_is_judged_by_the_heartbeats_of_both(
 ) -> None:
     found = postgres.judge_replica("r", replica, primary, 15)
     assert (found.status, found.facts["lag_s"]) == (status, lag_s)
+
+
+def slot(name: str = "replica1", *, active: bool = True, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "active": active, "wal_status": "reserved", "kept_bytes": 100.0} | fields
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], ""),
+        ([slot(), slot("replica2", kept_bytes=None)], ""),
+        ([slot(), slot("replica2", active=False)], "nobody uses replica2"),
+        ([slot(wal_status="unreserved", kept_bytes=900.0)], "the WAL of replica1 is unreserved"),
+        ([slot(wal_status="lost", active=False)], "the WAL of replica1 is lost"),
+    ],
+)
+def test_slots_are_used_and_their_wal_is_there(rows: list[dict[str, Any]], reason: str) -> None:
+    found = postgres.judge_slots(rows)
+    assert (found.status, found.reason) == (Status.DEGRADED if reason else Status.OK, reason)
+    assert found.facts["kept_bytes"] == (None if not rows else 900.0 if "unreserved" in reason else 100.0)
+
+
+@pytest.mark.parametrize(
+    ("live", "age_s", "aggregator_age_s", "status"),
+    [
+        (3, 16.0, 1.0, Status.OK),
+        (3, 61.0, 1.0, Status.DEGRADED),
+        (3, 61.0, 500.0, Status.DEGRADED),
+        (0, None, 1.0, Status.OK),
+        (0, None, 500.0, Status.UNKNOWN),
+        (0, None, None, Status.UNKNOWN),
+    ],
+)
+def test_a_watermark_stands_still_only_while_somebody_lives(
+    live: int, age_s: float | None, aggregator_age_s: float | None, status: Status
+) -> None:
+    row = {"live": live, "age_s": age_s, "watermark_s": 1, "aggregator_age_s": aggregator_age_s}
+    assert watermark.judge(row).status is status
 
 
 def test_a_master_names_its_replicas() -> None:
@@ -161,7 +203,7 @@ def test_an_aggregator_tells_what_it_holds_and_not_each_of_its_commits() -> None
 
 def test_old_losses_are_told_but_are_no_reason() -> None:
     calm = {"live": 1, "ended": 0, "unclean": 1, "newly_unclean": 0, "open_gaps": 0, "open_events": 0}
-    calm |= {"lost_events": 5, "newly_lost_events": 0, "newest_age_s": 1.0}
+    calm |= {"lost_events": 5, "newly_lost_events": 0, "newest_age_s": 1.0, "ever_committed_events": 9}
     found = producers.judge(calm)
     assert (found.status, found.facts["lost_events"]) == (Status.OK, 5)
     assert producers.judge(calm | {"newly_unclean": 1}).status is Status.DEGRADED
