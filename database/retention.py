@@ -5,6 +5,7 @@ Promise: what a served number or the audit needs is added to its base in the tra
 partition that a coarser level has still to be computed from is kept.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from contract.windows import LEVELS_S
@@ -22,18 +23,27 @@ SILENT_S: Final = 60
 RETIRE_AFTER_S: Final = 7 * 86_400
 
 
-async def drop_old(connection: Connection, settings: RetentionSettings) -> int:
-    """Drop rollup partitions beyond their retention; returns how many."""
+async def due(connection: Connection, settings: RetentionSettings) -> list[tuple[str, Partition]]:
+    """Return the partitions beyond their retention with their levels, the oldest first, as many as a run may drop."""
     now_s = float(await connection.fetchval(load("clock")))
     if any(part.end_s < now_s - BACKLOG_S for part in await closed_parts(connection)):
-        return 0
-    dropped = 0
+        return []
+    found: list[tuple[str, Partition]] = []
     for level in LEVELS_S:
         oldest_s = now_s - float(getattr(settings, f"streamgauge_retention_{level}"))
-        for part in await partitions.existing(connection, ROLLUPS[level]):
-            if part.end_s <= oldest_s:
-                dropped += await _archive(connection, level, part)
-    return dropped
+        parts = await partitions.existing(connection, ROLLUPS[level])
+        found += [(level, part) for part in parts if part.end_s <= oldest_s]
+    return found[: settings.streamgauge_retention_partitions]
+
+
+async def drop_old(connection: Connection, settings: RetentionSettings) -> int:
+    """Drop what is due now; returns how many."""
+    return await drop(connection, await due(connection, settings))
+
+
+async def drop(connection: Connection, parts: Iterable[tuple[str, Partition]]) -> int:
+    """Drop partitions that `due` names; returns how many."""
+    return sum([await _archive(connection, level, part) for level, part in parts])
 
 
 async def _archive(connection: Connection, level: str, part: Partition) -> bool:

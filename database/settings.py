@@ -79,6 +79,8 @@ class RetentionSettings(ServiceSettings):
     streamgauge_retention_10s: Duration = Field(default=2 * 86_400, ge=SHORTEST_RETENTION_S)
     streamgauge_retention_1m: Duration = Field(default=30 * 86_400, ge=SHORTEST_RETENTION_S)
     streamgauge_retention_1h: Duration = Field(default=2 * 365 * 86_400, ge=SHORTEST_RETENTION_S)
+    streamgauge_retention_partitions: int = Field(default=20, ge=1, le=10_000)
+    """Dropped in one run at most; the next run drops more."""
 
 
 KNOWN_NAMES: Final = frozenset(
@@ -134,6 +136,7 @@ KNOWN_NAMES: Final = frozenset(
         "STREAMGAUGE_RETENTION_10S",
         "STREAMGAUGE_RETENTION_1H",
         "STREAMGAUGE_RETENTION_1M",
+        "STREAMGAUGE_RETENTION_PARTITIONS",
         "STREAMGAUGE_RUN_ID",
         "STREAMGAUGE_RUN_OPTIMIZATION_INTERVAL_S",
         "STREAMGAUGE_SCHEDULE_BEAT_S",

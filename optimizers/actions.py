@@ -13,6 +13,7 @@ import asyncpg
 
 from database import optimization, partitions, retention
 from database.connect import AWAY, SCHEMA, Connection, is_lost
+from database.partitions import Partition
 from database.queries import load
 from optimizers.check import Remedy
 from optimizers.settings import OptimizerSettings
@@ -32,6 +33,8 @@ _AUTOMATIC: Final = re.compile(
 )
 
 Row = Mapping[str, Any]
+Due = tuple[str, Partition]
+"""A partition beyond its retention, and its level."""
 
 
 class Busy(TimeoutError):
@@ -71,11 +74,14 @@ async def act(
 
 async def change(store: Connection, connection: Connection, settings: OptimizerSettings, finding: Row) -> str | None:
     """Make one change and note it; returns the error, None when it was made."""
-    sql = finding["sql"] or f"-- upkeep: {finding['remedy']}"
+    sql, parts = finding["sql"] or f"-- upkeep: {finding['remedy']}", list[Due]()
+    if finding["remedy"] == Remedy.RETENTION:
+        parts = await _due(connection, settings)
+        sql += f", drops {', '.join(part.name for _, part in parts) or 'nothing'}"
     action = await optimization.begin_action(store, finding, sql, await _state(connection, finding))
     error: str | None = None
     try:
-        await _remedy(connection, settings, finding)
+        await _remedy(connection, settings, finding, parts)
     except AWAY as failure:
         error = f"{type(failure).__name__}: {failure}"[:500]
         log.warning("action_failed", extra={"check": finding["check_id"], "sql": sql, "error": error})
@@ -84,7 +90,17 @@ async def change(store: Connection, connection: Connection, settings: OptimizerS
     return error
 
 
-async def _remedy(connection: Connection, settings: OptimizerSettings, finding: Row) -> None:
+async def _due(connection: Connection, settings: OptimizerSettings) -> list[Due]:
+    """Return what retention would drop: it is written down before anything is."""
+    try:
+        await connection.execute(f"SET search_path = {SCHEMA}")
+        return await retention.due(connection, settings)
+    except AWAY as error:
+        log.warning("retention_unread", extra={"error": repr(error)})
+        return []
+
+
+async def _remedy(connection: Connection, settings: OptimizerSettings, finding: Row, parts: Sequence[Due]) -> None:
     if finding["remedy"] == Remedy.SQL:
         await _execute(connection, finding["sql"])
         return
@@ -95,7 +111,9 @@ async def _remedy(connection: Connection, settings: OptimizerSettings, finding: 
         if finding["remedy"] == Remedy.PARTITIONS:
             await partitions.ensure(connection)
         else:
-            await retention.drop_old(connection, settings)
+            # What the upkeep dropped meanwhile is gone, and what has become due since was not written down.
+            still = await retention.due(connection, settings)
+            await retention.drop(connection, [part for part in parts if part in still])
     finally:
         if not is_lost(connection):
             await connection.fetchval(load("upkeep_unlock"))

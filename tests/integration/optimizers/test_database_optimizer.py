@@ -13,12 +13,16 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from database.connect import Connection, Pool, open_pool
+from database import partitions
+from database.connect import Connection, Pool, acquire, open_pool
 from database.optimization_status import read_status
+from database.partitions import PARTS, ROLLUPS
 from database.settings import read_settings
 from optimizers.check import Answer, Check, Finding, Look, Severity, Tier, Unsupported
 from optimizers.checks.i4_unused_index import UnusedIndex
 from optimizers.checks.i6_invalid_index import InvalidIndex
+from optimizers.checks.p1_partitions_ahead import PartitionsAhead
+from optimizers.checks.p3_retention import Retention
 from optimizers.checks.r1_replica_lag import ReplicaLag
 from optimizers.database_optimizer import DatabaseOptimizer
 from optimizers.job import Outcome
@@ -316,6 +320,39 @@ async def test_finding_that_was_acted_on_says_so_until_it_is_seen_again(
     assert acted["u"] is None
     await rig.run(Scripted, now=before + timedelta(hours=1), STREAMGAUGE_OPTIMIZER_AUTOMATIC="false")
     assert {row["acted_at"] for row in (await read_status(rig.pool))["findings"]} == {None}
+
+
+async def test_missing_partitions_are_made_by_the_run_that_finds_them(rig: Rig) -> None:
+    """By the upkeep's own hands: a store without any can take commits after one run."""
+    assert (await rig.run(PartitionsAhead, now=datetime.now(UTC))).facts["findings"] == 4
+    rows = await rig.rows("SELECT sql, error FROM applied_actions")
+    assert [tuple(row) for row in rows] == [("-- upkeep: partitions", None)] * 4
+    for kind in (PARTS, *ROLLUPS.values()):
+        async with acquire(rig.pool) as connection:
+            assert len(await partitions.existing(connection, kind)) == kind.ahead + 1
+    assert (await rig.run(PartitionsAhead, now=datetime.now(UTC))).facts["findings"] == 0
+
+
+async def test_retention_names_what_it_drops_before_and_drops_some_at_a_time(rig: Rig) -> None:
+    """Their sums go to the base of the totals, as the upkeep has it."""
+    old_s = [int(NOW.timestamp()) // 21_600 * 21_600 - 5 * 86_400 + n * 21_600 for n in range(3)]
+    names = [partitions.partition(ROLLUPS["10s"], at_s).name for at_s in old_s]
+    async with acquire(rig.pool) as connection:
+        await partitions.ensure(connection, old_s)
+        for at_s in old_s:
+            await connection.execute("INSERT INTO rollup_10s VALUES (to_timestamp($1), 7, 0, 2, 1.5)", at_s)
+
+    async def drops() -> str:
+        await rig.run(Retention, STREAMGAUGE_RETENTION_PARTITIONS="2")
+        rows = await rig.rows("SELECT sql, error FROM applied_actions ORDER BY action_id DESC LIMIT 1")
+        assert rows[0]["error"] is None
+        return rows[0]["sql"]
+
+    assert await drops() == f"-- upkeep: retention, drops {names[0]}, {names[1]}"
+    assert [row["n"] for row in await rig.rows("SELECT n FROM rollup_10s")] == [2]
+    assert await drops() == f"-- upkeep: retention, drops {names[2]}"
+    archived = await rig.rows("SELECT level, series_id, n, sum FROM archived")
+    assert [tuple(row) for row in archived] == [("10s", 7, 6, 4.5)]
 
 
 @pytest.mark.parametrize(

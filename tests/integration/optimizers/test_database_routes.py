@@ -32,9 +32,10 @@ async def test_run_and_its_findings_are_shown(dsn: str, redis_url: str) -> None:
     try:
         await pool.execute("CREATE TABLE public.t (a int); CREATE INDEX broken ON public.t (a)")
         await pool.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'public.broken'::regclass")
-        for _ in range(2):
+        for hours_ago in (2, 1, 0):
             settings = read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn})
-            await DatabaseOptimizer(pool, settings, [InvalidIndex]).run()
+            now = datetime.now(UTC) - timedelta(hours=hours_ago)
+            await DatabaseOptimizer(pool, settings, [InvalidIndex]).run(now)
         async with exporter(dsn, redis_url) as client:
             said = (await client.get(STATUS)).json()
             short = (await client.get("/metrics/database")).json()
