@@ -5,6 +5,7 @@ Promise: an index is called unused only where every configured server answered a
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from database.queries import load
 from optimizers.check import Look
@@ -25,6 +26,8 @@ class IndexUse:
     """To its table that the index had to follow, on the primary."""
     scans: dict[str, int]
     """By server."""
+    last_scan: datetime | None
+    """On any server, as far as they know: PostgreSQL 16 and newer do."""
     known_s: float
     """For how long all servers have counted and the index was there."""
     counted_s: float
@@ -75,6 +78,7 @@ async def read_index_use(look: Look) -> list[IndexUse]:
                 row["size_bytes"],
                 row["writes"],
                 {server: each["scans"] for server, each in same.items()},
+                max((each["last_scan"] for each in same.values() if each["last_scan"]), default=None),
                 # An index that a replica does not have yet is not known there.
                 min(observed_s, *ages_s) if len(same) == len(rows) else 0.0,
                 look.stats_age_s or 0.0,

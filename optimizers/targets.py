@@ -24,6 +24,7 @@ LOCK_TIMEOUT_S: Final = 1
 STATEMENT_TIMEOUT_S: Final = 30
 CHANGE_TIMEOUT_S: Final = 1800
 """Of a statement that `--apply` or the automatic tier runs: an index of a big table takes its time."""
+_TIMEOUTS: Final = "SET statement_timeout = '{limit_s}s'; SET idle_in_transaction_session_timeout = '60s'"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -100,8 +101,6 @@ async def connected(
     session = {
         "application_name": APPLICATION,
         "lock_timeout": f"{LOCK_TIMEOUT_S}s",
-        "statement_timeout": f"{limit_s}s",
-        "idle_in_transaction_session_timeout": "60s",
         "default_transaction_read_only": "off" if changes else "on",
         "timezone": "UTC",
     }
@@ -110,6 +109,8 @@ async def connected(
             **address.parts, timeout=connect_timeout_s, command_timeout=limit_s + 5, server_settings=session
         )
         try:
+            # Not at the start: pg_settings.reset_val would be these, and nobody could see what the server has (G1).
+            await connection.execute(_TIMEOUTS.format(limit_s=limit_s))
             async with meter.metered(connection):
                 yield connection
         finally:

@@ -14,7 +14,9 @@ WITH indexes AS (
 SELECT format('%I.%I', n.nspname, r.relname) AS name, r.oid::bigint AS index_id,
        format('%I.%I', tn.nspname, t.relname) AS table_name, r.relkind = 'I' AS is_partitioned,
        pg_get_indexdef(r.oid) AS definition,
-       sum(s.idx_scan)::bigint AS scans, sum(pg_relation_size(x.indexrelid))::bigint AS size_bytes,
+       sum(s.idx_scan)::bigint AS scans,
+       max((to_jsonb(s) ->> 'last_idx_scan')::timestamptz) AS last_scan,  -- 16 and newer
+       sum(pg_relation_size(x.indexrelid))::bigint AS size_bytes,
        sum(u.n_tup_ins + u.n_tup_del + u.n_tup_upd - u.n_tup_hot_upd)::bigint AS writes,
        (SELECT count(*) FROM pg_stat_replication WHERE application_name <> 'pg_basebackup')::int AS standbys,
        (SELECT extract(epoch FROM clock_timestamp() - greatest(d.stats_reset, b.stats_reset))::float8

@@ -1,18 +1,21 @@
 """B1: tables in which much is dead: VACUUM would make room, unless somebody holds back the horizon.
 
-Reads pg_stat_user_tables, sizes and the holders of the xmin horizon. Automatic: plain VACUUM. What VACUUM cannot remove
-now is not proposed to be vacuumed: the holder is named instead. Partitions are reported as their table.
+Reads pg_stat_user_tables, reloptions, sizes and the holders of the xmin horizon. Automatic: plain VACUUM; opt-in: a
+smaller scale factor, so that autovacuum comes by itself. What VACUUM cannot remove now is not proposed to be vacuumed:
+the holder is named instead. Partitions are reported as their table.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity, Tier
-from optimizers.families import Family, families, lasting, listed
+from optimizers.families import MOST_NAMED, Family, families, lasting, listed
 from optimizers.horizon import Holder, blocking
 from optimizers.wording import GB, count, grade, percent, size, span, worst
+
+OPTION: Final = "autovacuum_vacuum_scale_factor"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class DeadTuples:
     held_xids: int = 1_000_000
     """A horizon older than this, or held longer than `held_s`, keeps VACUUM from removing."""
     held_s: float = 900.0
+    scale_factor: float = 0.05
+    """Of a table that needs a VACUUM while its own is larger."""
 
     async def look(self, look: Look) -> Answer:
         """Look at every table that has enough dead rows."""
@@ -41,7 +46,8 @@ class DeadTuples:
         ill = [(row, self._severity(row)) for row in lasting(rows, look)]
         found = families([(row, severity) for row, severity in ill if severity is not None])
         holder = await blocking(look.connection, self.held_xids, self.held_s) if found else None
-        return Answer([self._finding(family, holder) for family in found])
+        settings = [] if holder else [self._settings(family) for family in found]
+        return Answer([*(self._finding(family, holder) for family in found), *filter(None, settings)])
 
     def _severity(self, row: Any) -> Severity | None:
         share = row["dead_rows"] / (row["live_rows"] + row["dead_rows"])
@@ -75,6 +81,25 @@ class DeadTuples:
             },
             sql=None if holder else f"VACUUM (ANALYZE) {listed(names)}",
             tier=Tier.NEVER if holder else Tier.AUTOMATIC,
+        )
+
+    def _settings(self, family: Family) -> Finding | None:
+        """Return how autovacuum would come sooner; None where it would already, or is turned off."""
+        rows = [row for row in family.rows if not row["is_off"] and row["scale_factor"] > self.scale_factor]
+        rows = rows[:MOST_NAMED]
+        if not rows:
+            return None
+        own = [row["own_scale_factor"] for row in rows]
+        undone = [f"RESET ({OPTION})" if factor is None else f"SET ({OPTION} = {factor})" for factor in own]
+        return Finding(
+            object=f"{family.root} (autovacuum)",
+            severity=Severity.INFO,
+            recommendation=f"Autovacuum waits until {percent(rows[0]['scale_factor'])} of {family.text} is dead: "
+            f"{OPTION} = {self.scale_factor:g} lets it come sooner.",
+            evidence={"scale_factor": rows[0]["scale_factor"], "relations": [row["name"] for row in rows]},
+            sql=";\n".join(f"ALTER TABLE {row['name']} SET ({OPTION} = {self.scale_factor:g})" for row in rows),
+            rollback=";\n".join(f"ALTER TABLE {row['name']} {undo}" for row, undo in zip(rows, undone, strict=True)),
+            tier=Tier.OPT_IN,
         )
 
 

@@ -6,21 +6,25 @@ said; what does not depend on it is judged all the same. Never automatic.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from database.queries import load
 from optimizers.check import Answer, Finding, Look, Severity
 from optimizers.host_memory import memory_limit
-from optimizers.wording import GB, MB, grade, percent, setting_size, size
+from optimizers.wording import GB, MB, grade, percent, setting_size, size, span
 
 LOOPBACK: Final = frozenset({None, "127.0.0.1", "::1"})
 UNKNOWN: Final = "the memory of the database's host is unknown: the server is not on this machine"
+STATEMENT: Final = "statement_timeout"
 _TIMEOUTS: Final = {
-    "statement_timeout": ("5s", Severity.INFO, "a query that never ends holds its connection and its locks"),
+    STATEMENT: ("5s", Severity.INFO, "a query that never ends holds its connection and its locks"),
     "idle_in_transaction_session_timeout": ("60s", Severity.WARN, "a forgotten transaction holds up VACUUM and others"),
 }
+_TIME: Final = re.compile(r"\s*([0-9.]+)\s*(us|ms|s|min|h|d|)\s*")
+_MS: Final = {"us": 0.001, "ms": 1.0, "": 1.0, "s": 1000.0, "min": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,22 @@ class Settings:
     maintenance_share_critical: float = 0.25
     memory_bytes: float = 0.0
     """Of the database's host; 0: what its control group allows, where the server runs on this machine."""
+    autovacuum_work_mem_bytes: float = 2 * GB
+    """More does not help an autovacuum worker."""
+    statement_ms_low: float = 500.0
+    statement_ms_high: float = 5000.0
+    """Between these the statements of an application should be ended."""
+    long_statement_roles: str = (
+        "streamgauge_owner streamgauge_aggregator streamgauge_exporter streamgauge_optimizer streamgauge_metrics"
+    )
+    """Roles of no application: their statements may take longer."""
 
     async def look(self, look: Look) -> Answer:
         """Compare with the formulas."""
         rows = await look.connection.fetch(load("check_g1_settings"))
         have = {row["name"]: float(row["value"]) for row in rows}
         memory_bytes = self.memory_bytes or await _memory(look)
-        found = [*self._of_storage(have, look.version), *await _of_choices(look), *await _of_roles(look)]
+        found = [*self._of_storage(have, look.version), *await _of_choices(look), *await self._of_roles(look)]
         if memory_bytes:
             found += self.of_memory(have, memory_bytes)
         return Answer(found, None if memory_bytes else UNKNOWN)
@@ -80,8 +93,10 @@ class Settings:
         workers = have["autovacuum_max_workers"]
         share = have[name] * workers / memory_bytes
         severity = grade(share, self.maintenance_share_warn, self.maintenance_share_critical)
+        if severity is None and have[name] > self.autovacuum_work_mem_bytes:
+            severity = Severity.INFO
         if severity is not None:
-            wanted = memory_bytes * self.maintenance_share_warn / workers
+            wanted = min(memory_bytes * self.maintenance_share_warn / workers, self.autovacuum_work_mem_bytes)
             text = f"{workers:.0f} autovacuum workers may take {size(have[name])} each, {percent(share)} of memory."
             was = setting_size(own) if own > 0 else "-1"
             yield _change("autovacuum_work_mem", severity, text, was, setting_size(wanted), memory_bytes)
@@ -101,6 +116,24 @@ class Settings:
                     f"{name} is {size(have[name])}; {size(wanted)} keep checkpoints apart (W1 sees whether they are)."
                 )
                 yield _change(name, Severity.INFO, text, setting_size(have[name]), setting_size(wanted), None)
+
+    async def _of_roles(self, look: Look) -> list[Finding]:
+        rows = [dict(row) for row in await look.connection.fetch(load("check_g1_timeouts"))]
+        long = self.long_statement_roles.split()
+        found = [_without(row) if not milliseconds(row["value"]) else self._of_statements(row, long) for row in rows]
+        return [finding for finding in found if finding]
+
+    def _of_statements(self, row: Mapping[str, Any], long: Sequence[str]) -> Finding | None:
+        value_ms = milliseconds(row["value"])
+        is_right = self.statement_ms_low <= value_ms <= self.statement_ms_high
+        if row["setting"] != STATEMENT or row["name"] in long or is_right:
+            return None
+        wanted = f"{self.statement_ms_high if value_ms > self.statement_ms_high else self.statement_ms_low:.0f}ms"
+        text = (
+            f"Role {row['role']} ends its statements after {span(value_ms / 1000)}: those of an application should end "
+            f"after {span(self.statement_ms_low / 1000)} to {span(self.statement_ms_high / 1000)}"
+        )
+        return _of_role(row, Severity.INFO, text, wanted)
 
 
 def formulas(have: Mapping[str, float], memory_bytes: float) -> dict[str, tuple[float, Severity | None]]:
@@ -137,23 +170,29 @@ async def _of_choices(look: Look) -> list[Finding]:
     return found
 
 
-async def _of_roles(look: Look) -> list[Finding]:
-    rows = await look.connection.fetch(load("check_g1_timeouts"))
-    found: list[Finding] = []
-    for row in rows:
-        wanted, severity, why = _TIMEOUTS[row["name"]]
-        sql = f"ALTER ROLE {row['role']} SET {row['name']} = '{wanted}'"
-        found.append(
-            Finding(
-                object=f"{row['role']}.{row['name']}",
-                severity=severity,
-                recommendation=f"Role {row['role']} has no {row['name']} of its own: {why}. {sql}.",
-                evidence={"role": row["role"], "setting": row["name"], "value_ms": 0},
-                sql=sql,
-                rollback=f"ALTER ROLE {row['role']} RESET {row['name']}",
-            )
-        )
-    return found
+def milliseconds(text: str | None) -> float:
+    """Return a time as a setting has it; 0 where there is none."""
+    found = _TIME.fullmatch(text or "")
+    return float(found[1]) * _MS[found[2]] if found else 0.0
+
+
+def _without(row: Mapping[str, Any]) -> Finding:
+    wanted, severity, why = _TIMEOUTS[row["setting"]]
+    hidden = " (whether the server sets one cannot be seen by a role that has its own)" if row["is_hidden"] else ""
+    return _of_role(row, severity, f"Role {row['role']} has no {row['setting']}{hidden}: {why}", wanted)
+
+
+def _of_role(row: Mapping[str, Any], severity: Severity, text: str, wanted: str) -> Finding:
+    sql = f"ALTER ROLE {row['role']} SET {row['setting']} = '{wanted}'"
+    before = f"RESET {row['setting']}" if row["own_value"] is None else f"SET {row['setting']} = '{row['own_value']}'"
+    return Finding(
+        object=f"{row['role']}.{row['setting']}",
+        severity=severity,
+        recommendation=f"{text}. {sql}.",
+        evidence={"role": row["role"], "setting": row["setting"], "value_ms": milliseconds(row["value"])},
+        sql=sql,
+        rollback=f"ALTER ROLE {row['role']} {before}",
+    )
 
 
 def _change(name: str, severity: Severity, text: str, value: str, wanted: str, memory_bytes: float | None) -> Finding:

@@ -59,6 +59,7 @@ class UnusedIndex:
             evidence={
                 "table": use.table,
                 "scans": use.scans,
+                "last_scan": use.last_scan and use.last_scan.isoformat(),
                 "known_days": use.known_days,
                 "size_bytes": use.size_bytes,
                 "writes_per_hour": writes,

@@ -61,6 +61,7 @@ def _finding(use: IndexUse) -> Finding:
         evidence={
             "table": use.table,
             "scans": use.scans,
+            "last_scan": use.last_scan and use.last_scan.isoformat(),
             "writes": use.writes,
             "known_days": use.known_days,
             "size_bytes": use.size_bytes,

@@ -70,6 +70,27 @@ async def test_b1_names_who_holds_the_dead_rows(ill: Ill) -> None:
     assert found.evidence["horizon_held_by"].startswith("session streamgauge / reports")
 
 
+@only_18
+async def test_b1_proposes_a_smaller_scale_factor_with_the_way_back(ill: Ill) -> None:
+    """Opt-in; one that is small enough, autovacuum that is off, and a horizon that is held are no cases for it."""
+    await ill.sql("CREATE TABLE t (a int, b text)", ROWS.format(1000), "DELETE FROM t WHERE a <= 500")
+    check = DeadTuples(min_dead_rows=100)
+    found = (await ill.findings(check))["public.t (autovacuum)"]
+    assert (found.severity, found.tier) == (Severity.INFO, Tier.OPT_IN)
+    assert found.sql == "ALTER TABLE public.t SET (autovacuum_vacuum_scale_factor = 0.05)"
+    assert found.rollback == "ALTER TABLE public.t RESET (autovacuum_vacuum_scale_factor)"
+    await ill.sql("ALTER TABLE t SET (autovacuum_vacuum_scale_factor = 0.5)")
+    again = (await ill.findings(check))["public.t (autovacuum)"]
+    assert again.rollback == "ALTER TABLE public.t SET (autovacuum_vacuum_scale_factor = 0.5)"
+    assert again.sql is not None
+    await ill.sql(again.sql)
+    assert list(await ill.findings(check)) == ["public.t"]
+    await ill.sql(
+        "ALTER TABLE t RESET (autovacuum_vacuum_scale_factor)", "ALTER TABLE t SET (autovacuum_enabled = off)"
+    )
+    assert list(await ill.findings(check)) == ["public.t"]
+
+
 async def test_b2_emptied_table_is_found_and_full_one_is_not(ill: Ill) -> None:
     """Rows were deleted and vacuumed: the file keeps its size."""
     await ill.sql(TABLE, ROWS.format(5000), "ANALYZE t")

@@ -304,6 +304,17 @@ async def test_written_often_and_read_seldom_is_found(ill: Ill) -> None:
     assert await ripe(ill, check) == ["public.t_b"]
 
 
+async def test_use_that_is_known_by_its_time_is_in_the_evidence(ill: Ill) -> None:
+    """PostgreSQL 16 and newer know when an index was scanned last."""
+    await ill.sql(BIG, "CREATE INDEX t_a ON t (a)", "CREATE INDEX t_b ON t (b)", "ANALYZE t", LOOK_UP)
+    await ill.look(LowUseIndex(writes=-1, unused_bytes=1))
+    await ill.look(SMALL)
+    ill.pass_time(days=15)
+    found = await ill.findings(LowUseIndex(writes=-1, unused_bytes=1))
+    assert (found["public.t_a"].evidence["last_scan"] is not None) == (ill.version >= 16)
+    assert (await ill.findings(SMALL))["public.t_b"].evidence["last_scan"] is None
+
+
 async def test_index_that_is_hardly_written_is_not_costly(ill: Ill) -> None:
     """Reading seldom is no fault."""
     await ill.sql("CREATE TABLE t (a int)", "CREATE INDEX t_a ON t (a)", "INSERT INTO t SELECT generate_series(1, 500)")

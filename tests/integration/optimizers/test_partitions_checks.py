@@ -1,7 +1,9 @@
 """P checks: partitions that are missing, full, too old, or read all at once."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from optimizers.checks.p1_partitions_ahead import PartitionsAhead
 from optimizers.checks.p2_default_partition import DefaultPartition
 from optimizers.checks.p3_retention import Retention
 from optimizers.checks.p4_partition_size import PartitionSize
+from tests.debian_postgres import BINARIES
 from tests.integration.optimizers.ill import Ill, opened
 
 only_18 = pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
@@ -137,6 +140,28 @@ async def test_p2_one_row_in_the_default_partition_is_found(ill: Ill) -> None:
         assert "public.rest" in ((await ill.look(DefaultPartition())).insufficient or "")
     finally:
         await ill.sql("DROP ROLE blind")
+
+
+async def test_p2_statements_move_the_rows_into_a_partition(ill: Ill, tmp_path: Path) -> None:
+    """As psql runs them, in batches; rows of another range stay."""
+    await ill.sql(TABLE, *days(0, 9), "CREATE TABLE rest PARTITION OF m DEFAULT")
+    await ill.sql(
+        "INSERT INTO m SELECT '2001-01-01'::timestamptz + g * interval '1 s', g FROM generate_series(1, 300) g"
+    )
+    await ill.sql("INSERT INTO m VALUES ('2002-02-02', 1)")
+    found = (await ill.findings(DefaultPartition()))["public.rest"]
+    assert (found.tier, found.evidence["key"]) == (Tier.NEVER, "at")
+    assert found.sql is not None
+    sets = "\\set new m_2001\n\\set from '2001-01-01'\n\\set to '2001-01-02'\n"
+    script = tmp_path / "move.sql"
+    script.write_text(sets + found.sql)
+    psql = (str(BINARIES / "psql"), "-X", "-v", "ON_ERROR_STOP=1", "-f", str(script), ill.dsn)
+    done = await asyncio.create_subprocess_exec(*psql, stderr=asyncio.subprocess.PIPE)
+    _, said = await asyncio.wait_for(done.communicate(), 60)
+    assert done.returncode == 0, said
+    assert await ill.connection.fetchval("SELECT count(*) FROM m_2001") == 300
+    assert await ill.connection.fetchval("SELECT count(*) FROM m") == 301
+    assert await ill.connection.fetchval("SELECT array_agg(v) FROM rest") == [1]
 
 
 async def test_p3_retention_of_another_database_is_what_it_was_told(ill: Ill) -> None:
