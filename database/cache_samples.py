@@ -24,6 +24,10 @@ BYTES: Final = "cache_filled_bytes_total"
 RECOMPUTE: Final = "cache_recompute_seconds"
 AGE: Final = "cache_age_at_hit_seconds"
 LIFETIME: Final = "cache_ttl_seconds"
+USED: Final = "cache_used_bytes"
+LIMIT: Final = "cache_max_bytes"
+TOLD_S: Final = 600
+"""Caches say every minute how full their Redis is: what is older is not known any more."""
 LABEL: Final = "key_class"
 MINUTE_S: Final = 60
 WHERE: Final = "series_id = ANY ($1::int[]) AND window_start >= $2 AND window_start < $3"
@@ -50,6 +54,15 @@ class CacheSample(NamedTuple):
     """Age of the value at a hit; None: no hit was timed."""
     ttl_s: float | None
     """Lifetime that the caches said last; None: never."""
+    used_bytes: float | None = None
+    """Of the Redis that holds the class; None: its caches did not say so lately."""
+    max_bytes: float | None = None
+    """0: no limit."""
+
+    @property
+    def used_share(self) -> float | None:
+        """Memory in use of what is allowed; None: not known, or any is."""
+        return self.used_bytes / self.max_bytes if self.used_bytes is not None and self.max_bytes else None
 
     @property
     def lookups(self) -> float:
@@ -83,7 +96,7 @@ async def read_classes(
         if LABEL in labels:
             field = name + labels.get("result", "") + labels.get("changed", "")
             members[row["series_id"]] = _Member(labels[LABEL], field)
-    lifetimes = await _lifetimes(connection)
+    lifetimes, used, limits_bytes = [await _told(connection, name) for name in (LIFETIME, USED, LIMIT)]
     classes = sorted({member.key_class for member in members.values()})
     found: dict[str, CacheSample] = {}
     for key_class in classes:
@@ -95,18 +108,33 @@ async def read_classes(
             rows = await read(connection, "rollup_1m", WHERE, list(of), *limits)
             await asyncio.to_thread(totals.add, rows, of)
         if totals.minutes:
-            found[key_class] = totals.sample(lifetimes.get(key_class))
+            ttl = lifetimes.get(key_class)
+            memory = [_lately(told.get(key_class), end_s) for told in (used, limits_bytes)]
+            found[key_class] = totals.sample(ttl.value if ttl and ttl.value > 0 else None)._replace(
+                used_bytes=memory[0], max_bytes=memory[1]
+            )
     return found
 
 
-async def _lifetimes(connection: Connection) -> dict[str, float]:
-    """Return the lifetime each class said last: one that started long ago said it before one that started since."""
-    newest: dict[str, tuple[int, float]] = {}
-    for row in await connection.fetch(load("cache_ttl_said"), LIFETIME):
+class _Told(NamedTuple):
+    """A value of a gauge and when it was set, ms."""
+
+    set_ms: int
+    value: float
+
+
+async def _told(connection: Connection, gauge: str) -> dict[str, _Told]:
+    """Return what each class said last: a cache that started long ago said it before one that started since."""
+    newest: dict[str, _Told] = {}
+    for row in await connection.fetch(load("cache_gauge_said"), gauge):
         key_class = parse_key(row["key"].encode())[1].get(LABEL)
         if key_class is not None:
-            newest[key_class] = max(newest.get(key_class, (0, 0.0)), (row["set_ms"], row["value"]))
-    return {key_class: value for key_class, (_, value) in newest.items() if value > 0}
+            newest[key_class] = max(newest.get(key_class, _Told(0, 0.0)), _Told(row["set_ms"], row["value"]))
+    return newest
+
+
+def _lately(told: _Told | None, now_s: float) -> float | None:
+    return told.value if told is not None and told.set_ms / 1000 >= now_s - TOLD_S else None
 
 
 class _Totals:

@@ -8,13 +8,11 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from database.cache_lifetimes import Cycle, note_published, read_cycle, read_lifetimes, store_cycle
 from database.cache_samples import MINUTE_S, read_classes
 from database.connect import Connection, acquire
 from optimizers.cache_ttl.cycle import Seen, Wishes, plan
-from optimizers.cache_ttl.publish import Memory, publish, read_memory
+from optimizers.cache_ttl.publish import publish
 from optimizers.cache_ttl.rules import Limits
 from optimizers.job import Job, Outcome, Result, Run
 from optimizers.settings import OptimizerSettings
@@ -72,23 +70,13 @@ class CacheTtlOptimizer:
         }
         bounded = {key_class: max(at_s, end_s - LONGEST_S) for key_class, at_s in starts.items()}
         samples = await read_classes(connection, bounded, end_s - INTERVAL_S, end_s)
-        memory = await _memory(run.settings) if samples else None
-        seen = Seen(run.scheduled_for, datetime.fromtimestamp(end_s, UTC), known, samples, memory)
+        seen = Seen(run.scheduled_for, datetime.fromtimestamp(end_s, UTC), known, samples)
         return plan(seen, wishes_of(run.settings))
 
 
 def _minute_from(at_s: float) -> int:
     """Return the first whole minute that begins at `at_s` or after."""
     return -int(-at_s // MINUTE_S) * MINUTE_S
-
-
-async def _memory(settings: OptimizerSettings) -> Memory | None:
-    try:
-        return await read_memory(settings)
-    except (RedisError, OSError, TimeoutError) as error:
-        # Nothing is changed without Redis anyway: publishing raises, and the run fails.
-        log.warning("redis_memory_unread", extra={"error": repr(error)})
-        return None
 
 
 async def _publish(connection: Connection, settings: OptimizerSettings, *, only_missed: bool = False) -> None:

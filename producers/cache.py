@@ -18,6 +18,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from producers.cache_lifetimes import Lifetimes
+from producers.cache_memory import MemoryWatch, Say
 from producers.cache_store import Entry, Store, Unanswered
 from producers.metrics import Counter, Gauge, Histogram, Registry
 from producers.settings import Settings
@@ -59,6 +60,12 @@ class CacheMetrics:
         )  # fmt: skip
         self.filled_bytes = Counter("cache_filled_bytes_total", "Bytes of values kept.", label, registry=registry)
         self.ttl = Gauge("cache_ttl_seconds", "Lifetime of cached values in use.", label, registry=registry)
+        self.used = Gauge(
+            "cache_used_bytes", "Memory in use of the Redis that holds a class.", label, registry=registry
+        )
+        self.limit = Gauge(
+            "cache_max_bytes", "Memory allowed to the Redis that holds a class; 0: any.", label, registry=registry
+        )
 
 
 class Cache:
@@ -80,20 +87,27 @@ class Cache:
         self.name = name
         self.settings = settings if settings is not None else Settings.read()
         self.store = Store(client, deadline_s) if client is not None else None
+        self.memory = MemoryWatch(client) if client is not None else None
         self.lifetimes = Lifetimes(self.settings)
         self.metrics = CacheMetrics(registry)
         self.now = now
         self.rand = rand
         self._classes: dict[str, KeyClass] = {}
+        self._sayers: list[Say] = []
 
     async def open(self) -> None:
-        """Follow the lifetimes that are set, if that is wanted; returns at once."""
-        if self.settings.cache_ttl_apply and not self.settings.disabled and self.store is not None:
+        """Follow the lifetimes that are set, if that is wanted, and tell how full Redis is; returns at once."""
+        if self.settings.disabled or self.memory is None:
+            return
+        self.memory.open(self._sayers)
+        if self.settings.cache_ttl_apply:
             self.lifetimes.open(self._classes.values())
 
     async def aclose(self) -> None:
         """End what runs in the background. The client stays open."""
         await self.lifetimes.aclose()
+        if self.memory is not None:
+            await self.memory.aclose()
         for key_class in self._classes.values():
             await key_class.aclose()
 
@@ -116,6 +130,7 @@ class Cache:
             raise ValueError(f"lifetimes of {name!r}: 0 < min_ttl_s <= ttl_s <= max_ttl_s must hold")
         found = KeyClass(self, name, ttl_s, (min_ttl_s, max_ttl_s), compute_deadline_s)
         self._classes[name] = found
+        self._sayers.append(found.say_memory)
         return found
 
 
@@ -145,7 +160,9 @@ class KeyClass:
         self._observe_age = metrics.age.labels(self.name).observe
         self._observe_recompute = metrics.recompute.labels(self.name).observe
         self._add_bytes = metrics.filled_bytes.labels(self.name).inc
-        self._set_ttl = metrics.ttl.labels(self.name).set
+        self._set_ttl, self._set_used, self._set_limit = (
+            gauge.labels(self.name).set for gauge in (metrics.ttl, metrics.used, metrics.limit)
+        )
         self.say_lifetime()
 
     @property
@@ -157,6 +174,11 @@ class KeyClass:
     def say_lifetime(self) -> None:
         """Emit the lifetime that holds now."""
         self._set_ttl(self.lifetime_s)
+
+    def say_memory(self, used_bytes: float, max_bytes: float) -> None:
+        """Emit how full the Redis of this class is."""
+        self._set_used(used_bytes)
+        self._set_limit(max_bytes)
 
     async def get_or_compute(self, key: str, compute: Compute) -> bytes:
         """Return the value of a key; raises what `compute` raises, or TimeoutError when it takes too long.

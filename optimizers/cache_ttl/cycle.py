@@ -1,6 +1,6 @@
 """One cycle over all classes of keys: what is judged, what is taken back, and the one lifetime that changes.
 
-In: what is stored of each class, what was measured since, how full Redis is. Out: a Cycle to store. Pure.
+In: what is stored of each class, and what was measured since. Out: a Cycle to store. Pure.
 Promise: a change is judged in the first cycle with enough look-ups after it, and until then no second one is made.
 """
 
@@ -13,7 +13,6 @@ from typing import Any, Final
 from database.cache_lifetimes import Cycle, Lifetime, Undo
 from database.cache_samples import CacheSample
 from optimizers.cache_ttl import rules
-from optimizers.cache_ttl.publish import Memory
 from optimizers.cache_ttl.rules import Limits, Verdict, seconds
 from optimizers.job import Outcome
 from optimizers.signals.said import Advice
@@ -40,13 +39,6 @@ class Seen:
     """Up to when look-ups are judged."""
     known: Mapping[str, Lifetime]
     samples: Mapping[str, CacheSample]
-    memory: Memory | None
-    """None: not known."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether lifetimes must be shortened."""
-        return self.memory is not None and (self.memory.share or 0.0) > rules.FULL_SHARE
 
 
 @dataclass
@@ -102,7 +94,7 @@ def _verdict(old: Lifetime, sample: CacheSample, limits: Limits, seen: Seen) -> 
     if _is_unheard(old, sample):
         says = f"its caches say {seconds(sample.ttl_s or 0)}, not the {seconds(old.applied_s or 0)} that is set"
         return Verdict(key_class, "unheard", says, sample.ttl_s)
-    verdict = rules.judge(key_class, sample, limits, grow=not seen.is_full)
+    verdict = rules.judge(key_class, sample, limits, grow=not rules.is_full(sample))
     if verdict.status == "change" and old.held_until is not None and old.held_until > seen.slot:
         says = f"left alone until {old.held_until:%Y-%m-%d %H:%M} UTC: its last change was taken back"
         return replace(verdict, status="held", says=says, wanted_s=None)
@@ -160,9 +152,10 @@ def _unsettled(one: Lifetime, seen: Seen) -> Lifetime:
 
 
 def _choose(found: _Plan, seen: Seen) -> Verdict | None:
-    if not seen.is_full:
+    full = [one for one in found.verdicts.values() if rules.is_full(seen.samples[one.key_class])]
+    if not full:
         return rules.first_change(found.verdicts.values())
-    least = rules.shrink_for_memory(found.verdicts.values())
+    least = rules.shrink_for_memory(full)
     if least is None:
         found.says.append("Redis is short of memory, and no class can be shortened")
     return least
@@ -234,8 +227,10 @@ def _cycle(
     facts: dict[str, Any] = {"classes": dict(statuses), "applied": applied}
     if change is not None:
         facts["change"] = {"class": change.key_class, "before_s": change.current_s, "after_s": change.wanted_s}
-    if seen.memory is not None:
-        facts["redis_used_bytes"], facts["redis_max_bytes"] = seen.memory
+    unknown = sorted(name for name, sample in seen.samples.items() if sample.max_bytes is None)
+    if unknown:
+        facts["memory_unknown"] = unknown
+        found.says.append(f"how full the Redis of {', '.join(unknown)} is is not known")
     detail = _detail(found, statuses, change, wishes)
     lifetimes = list(found.lifetimes.values())
     return Cycle(seen.slot, outcome, status, detail, facts, lifetimes, advice, judged, applied, found.undone)

@@ -113,6 +113,11 @@ def is_worse(before: float, after: float) -> bool:
     return after > before * WORSE
 
 
+def is_full(sample: CacheSample) -> bool:
+    """Whether the Redis of a class is known to be short of memory."""
+    return (sample.used_share or 0.0) > FULL_SHARE
+
+
 def judge(key_class: str, sample: CacheSample, limits: Limits, *, grow: bool = True) -> Verdict:
     """Say what the lifetime of a class should be; `grow`: whether there is memory for longer ones."""
     if sample.lookups < MIN_LOOKUPS:
@@ -210,6 +215,8 @@ def _evidence(
     if changes is not None:
         found["changed_share_of_refills"] = round(sample.changed / (sample.changed + sample.unchanged), 4)
         found["stale_share"] = round(stale_share(changes * ttl_s), 4)
+    if sample.used_share is not None:
+        found["redis_used_share"] = round(sample.used_share, 4)
     if sample.age_p99_s is not None:
         found["age_at_hit_p99_s"] = sample.age_p99_s
     found |= {f"ceiling_by_{name.replace(' ', '_')}_s": value for name, value in ceilings.items()}

@@ -70,6 +70,7 @@ def test_the_cache_is_a_server_of_its_own(deployment: Deployment) -> None:
     with deployment.client("cache", CACHE) as client:
         assert wait_until(lambda: answers(client), 10)
         assert client.set("reference_app:listing:1", b"x", ex=5)
+        assert client.info("memory")["maxmemory"] > 0, "it tells how full it is"
         with pytest.raises(NoPermissionError):
             client.get(KEY)
     with deployment.client("admin", CACHE) as client:

@@ -11,6 +11,7 @@ import redis.asyncio as redis
 from contract.streams import CACHE_TTL_KEY
 from producers.cache import Cache
 from producers.cache_lifetimes import Lifetimes
+from producers.cache_memory import MemoryWatch
 from producers.metrics import Registry
 from producers.settings import Settings
 from streamgauge.embedded import RedisServer
@@ -54,7 +55,8 @@ async def until(claim: Callable[[], bool]) -> None:
 
 def new_cache(client: redis.Redis, settings: Settings | None = None) -> Cache:
     settings = settings or Settings()
-    cache = Cache(client, "app", settings=settings, registry=Registry())
+    # Longer than the half second of an application: a busy machine is not a Redis that is away.
+    cache = Cache(client, "app", settings=settings, deadline_s=5.0, registry=Registry())
     cache.lifetimes = Lifetimes(settings, interval_s=0.02)
     return cache
 
@@ -101,8 +103,56 @@ async def test_without_the_setting_nothing_is_followed(client: redis.Redis, redi
     cache = new_cache(client, Settings(redis_url=redis_url))
     before = asyncio.all_tasks()
     await cache.open()
-    assert asyncio.all_tasks() == before
+    assert [task.get_name() for task in asyncio.all_tasks() - before] == ["streamgauge - cache memory"]
     await cache.aclose()
+    assert asyncio.all_tasks() == before
+
+
+def told(cache: Cache) -> tuple[float, float] | None:
+    """What a cache emitted last of its Redis: used, allowed."""
+    used, limit = (gauge.labels("thing").values for gauge in (cache.metrics.used, cache.metrics.limit))
+    return (float(used[-1]), float(limit[-1])) if used and limit else None
+
+
+async def test_how_full_the_redis_of_a_cache_is_is_told_of_its_own_server(client: redis.Redis, tmp_path: Path) -> None:
+    """Not of the streams'."""
+    other = RedisServer(tmp_path / "cache")
+    other.open()
+    try:
+        async with redis.Redis.from_url(other.url, protocol=2, socket_timeout=5) as of_cache:
+            await of_cache.config_set("maxmemory", 77 << 20)
+            cache = new_cache(of_cache)
+            cache.key_class("thing", 60.0)
+            await cache.open()
+            try:
+                await until(lambda: told(cache) is not None)
+                used, limit = told(cache) or (0, 0)
+                assert (limit, 0 < used < limit) == (77 << 20, True)
+                assert (await client.info("memory"))["maxmemory"] != limit
+            finally:
+                await cache.aclose()
+    finally:
+        other.close()
+
+
+async def test_a_redis_that_may_not_be_asked_for_its_memory_is_unknown_and_said_once(
+    client: redis.Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.acl_setuser("blind", enabled=True, nopass=True, keys=["*"], commands=["+get", "+set", "+ping"])
+    user = redis.Redis.from_url(redis_url.replace("://", "://blind:x@"), protocol=2, socket_timeout=5)
+    try:
+        cache = new_cache(user)
+        cache.memory = MemoryWatch(user, interval_s=0.01)
+        thing = cache.key_class("thing", 60.0)
+        await cache.open()
+        assert await thing.get_or_compute("a", Source()) == b"value\xff"
+        await until(lambda: "cache_memory_unread" in caplog.text)
+        await cache.aclose()
+        assert told(cache) is None
+        assert sum(record.getMessage() == "cache_memory_unread" for record in caplog.records) == 1
+    finally:
+        await user.aclose()
+        await client.acl_deluser("blind")
 
 
 async def test_a_killed_redis_fails_nobody_and_the_last_lifetime_holds(redis_server: RedisServer) -> None:

@@ -1,5 +1,6 @@
 """Cache lifetimes: measured, changed one at a time through Redis, and taken back when that was bad."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,10 @@ from database.sketches import buckets_of, count_entries, encode_rows
 from optimizers import cache_ttl_optimizer
 from optimizers.job import Outcome, Result, Run
 from optimizers.settings import OptimizerSettings
+from producers.cache import Cache
+from producers.cache_lifetimes import Lifetimes
+from producers.metrics import Registry
+from producers.settings import Settings
 from tests.exporting import Writer, exporter, scrape, writer
 
 MINUTES = 60
@@ -71,6 +76,12 @@ class Caches:
         """Set the gauge of its lifetime."""
         series = await self._series(names.LIFETIME, 2, {names.LABEL: key_class})
         await self.writer.gauge(series, 1, ttl_s, int(at.timestamp() * 1000))
+
+    async def say_memory(self, key_class: str, used: float, limit: float, at: datetime) -> None:
+        """Set the gauges of its Redis."""
+        for name, value in ((names.USED, used), (names.LIMIT, limit)):
+            series = await self._series(name, 2, {names.LABEL: key_class})
+            await self.writer.gauge(series, 1, value, int(at.timestamp() * 1000))
 
     async def hour(self, key_class: str, to: datetime, pace: Pace) -> None:
         """Write the hour before `to`: so much in every minute, no value changed."""
@@ -298,8 +309,24 @@ async def test_a_lifetime_that_redis_lost_is_set_again(caches: Caches, cycles: C
 async def test_short_of_memory_the_class_that_saves_least_per_byte_is_shortened(
     caches: Caches, cycles: Cycles, redis: Any, pool: Pool
 ) -> None:
+    """By what the caches say of their own Redis: the one of the streams may be as full or as empty as it likes."""
     slot = await later(pool, 0)
     await two_classes(caches, slot)
+    for key_class in ("posts", "users"):
+        await caches.say_memory(key_class, 81, 100, slot - timedelta(minutes=3))
+    result = await cycles.run(slot, OFF)
+    assert result.facts["change"] == {"class": "users", "before_s": 60.0, "after_s": 45.0}
+    assert "for memory" in result.detail
+
+
+@pytest.mark.parametrize(("share", "minutes_ago"), [(0.8, 3), (0.99, 15)], ids=["room enough", "said too long ago"])
+async def test_a_full_redis_of_the_streams_shortens_no_lifetime(
+    caches: Caches, cycles: Cycles, redis: Any, pool: Pool, share: float, minutes_ago: int
+) -> None:
+    slot = await later(pool, 0)
+    await two_classes(caches, slot)
+    for key_class in ("posts", "users"):
+        await caches.say_memory(key_class, share * 100, 100, slot - timedelta(minutes=minutes_ago))
     used = (await redis.info("memory"))["used_memory"]
     before = (await redis.config_get("maxmemory"))["maxmemory"]
     await redis.config_set("maxmemory", int(used * 1.15))
@@ -307,8 +334,39 @@ async def test_short_of_memory_the_class_that_saves_least_per_byte_is_shortened(
         result = await cycles.run(slot, OFF)
     finally:
         await redis.config_set("maxmemory", before)
-    assert result.facts["change"] == {"class": "users", "before_s": 60.0, "after_s": 45.0}
-    assert "for memory" in result.detail
+    assert result.facts["change"]["class"] == "posts"
+    assert ("is not known" in result.detail) == (minutes_ago == 15)
+
+
+async def test_a_cache_follows_what_the_job_publishes_and_says_so(
+    caches: Caches, cycles: Cycles, redis_url: str, pool: Pool
+) -> None:
+    """From the judged minutes to the lifetime of the next value that is kept."""
+    slot = await later(pool, 0)
+    await two_classes(caches, slot)
+    async with Redis.from_url(redis_url.replace("/0", "/1"), protocol=2, socket_timeout=5) as client:
+        settings = Settings(redis_url=redis_url, cache_ttl_apply=True)
+        cache = Cache(client, "app", settings=settings, registry=Registry())
+        cache.lifetimes = Lifetimes(settings, interval_s=0.02)
+        posts, users = cache.key_class("posts", 60.0), cache.key_class("users", 60.0)
+        await cache.open()
+        try:
+            result = await cycles.run(slot, ON)
+            wanted_s = result.facts["change"]["after_s"]
+            async with asyncio.timeout(20):
+                while posts.lifetime_s == 60:  # noqa: ASYNC110 - it is read in the background
+                    await asyncio.sleep(0.01)
+            assert (posts.lifetime_s, users.lifetime_s) == (pytest.approx(wanted_s), 60)
+            assert cache.metrics.ttl.labels("posts").values[-1] == posts.lifetime_s
+            await posts.get_or_compute("a", computed)
+            kept_s = await client.pttl("app:cache1:posts:a") / 1000
+            assert 0.9 * wanted_s - 1 <= kept_s <= 1.1 * wanted_s
+        finally:
+            await cache.aclose()
+
+
+async def computed() -> bytes:
+    return b"value"
 
 
 async def test_the_lifetimes_are_shown(caches: Caches, cycles: Cycles, dsn: str, redis_url: str, pool: Pool) -> None:

@@ -11,7 +11,6 @@ from database.cache_lifetimes import Cycle, Lifetime
 from database.cache_samples import CacheSample
 from database.settings import SettingsError, read_settings
 from optimizers.cache_ttl.cycle import HOLD, Seen, Wishes, plan
-from optimizers.cache_ttl.publish import Memory
 from optimizers.cache_ttl.rules import Limits
 from optimizers.cache_ttl_optimizer import wishes_of
 from optimizers.settings import OptimizerSettings
@@ -30,6 +29,8 @@ MISSES = CacheSample(
     filled_bytes=1e6,
     age_p99_s=1000,
     ttl_s=60,
+    used_bytes=50,
+    max_bytes=100,
 )
 CHANGED = Lifetime(
     key_class="posts",
@@ -44,10 +45,8 @@ CHANGED = Lifetime(
 """In the cycle before, the lifetime of posts was set to 60 s."""
 
 
-def cycle(
-    samples: Mapping[str, CacheSample], *known: Lifetime, apply: bool = True, memory: Memory | None = None
-) -> Cycle:
-    seen = Seen(SLOT, SLOT - timedelta(minutes=2), {one.key_class: one for one in known}, samples, memory)
+def cycle(samples: Mapping[str, CacheSample], *known: Lifetime, apply: bool = True) -> Cycle:
+    seen = Seen(SLOT, SLOT - timedelta(minutes=2), {one.key_class: one for one in known}, samples)
     return plan(seen, Wishes(apply, lambda _: Limits(0.9, 0.05, 86_400)))
 
 
@@ -131,19 +130,39 @@ def test_only_proposed_nothing_is_ours() -> None:
     assert row(found, "posts").proposed_s == pytest.approx(60 * 1.33)
 
 
+def of_memory(used_bytes: float | None, max_bytes: float | None) -> dict[str, CacheSample]:
+    """Two classes in one Redis; `wide` holds ten times the bytes for the same hits."""
+    lean = MISSES._replace(used_bytes=used_bytes, max_bytes=max_bytes)
+    return {"lean": lean, "wide": lean._replace(filled_bytes=1e7)}
+
+
 def test_short_of_memory_one_class_shrinks_and_none_grows() -> None:
-    """81 % of maxmemory; `wide` holds ten times the bytes for the same hits."""
-    samples = {"lean": MISSES, "wide": MISSES._replace(filled_bytes=1e7)}
-    found = cycle(samples, memory=Memory(81, 100))
+    """81 % of maxmemory."""
+    found = cycle(of_memory(81, 100))
     assert (found.applied, row(found, "wide").applied_s) == ("wide", 45)
     assert [one["target"] for one in found.advice] == ["wide"]
-    for memory in (Memory(80, 100), Memory(81, 0), None):
-        assert row(cycle(samples, memory=memory), "lean").proposed_s != 45
-        assert cycle(samples, memory=memory).applied == "lean"
+    for used, limit in ((80, 100), (81, 0), (None, None), (81, None)):
+        found = cycle(of_memory(used, limit))
+        assert row(found, "lean").proposed_s != 45
+        assert found.applied == "lean"
+
+
+def test_each_class_is_judged_by_the_redis_that_holds_it() -> None:
+    """The one in the full server shrinks, though the other saves less per byte; and only that one may not grow."""
+    found = cycle({"lean": of_memory(99, 100)["lean"], "wide": of_memory(1, 100)["wide"]})
+    assert (found.applied, row(found, "lean").applied_s) == ("lean", 45)
+    assert row(found, "wide").status == "change"
+
+
+def test_memory_that_nobody_tells_is_said_to_be_unknown() -> None:
+    found = cycle({"posts": MISSES._replace(used_bytes=None, max_bytes=None)})
+    assert "how full the Redis of posts is is not known" in found.detail
+    assert found.facts["memory_unknown"] == ["posts"]
+    assert "not known" not in cycle({"posts": MISSES}).detail
 
 
 def test_short_of_memory_that_cannot_be_freed_is_said() -> None:
-    found = cycle({"posts": MISSES._replace(filled_bytes=0)}, memory=Memory(99, 100))
+    found = cycle({"posts": MISSES._replace(filled_bytes=0, used_bytes=99)})
     assert "no class can be shortened" in found.detail
 
 
