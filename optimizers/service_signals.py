@@ -17,7 +17,7 @@ from database.performance import SHORTEST_S, Growth, note_counters
 from database.queries import load
 from optimizers.signals.backlog import Flow
 from optimizers.signals.pool import Connections
-from optimizers.signals.redis_server import Server
+from optimizers.signals.redis_server import WAITED_FOR, Server
 from optimizers.signals.writer_batch import RECENT_S, Commits
 
 STALL_AGE_S: Final = 3600
@@ -137,6 +137,7 @@ def _rate(growth: Growth) -> float:
 async def read_server(connection: Connection, link: Any, info: Mapping[str, Any]) -> Server:
     """Return what Redis says of itself, with what grew since the run before."""
     told = {"evicted": info.get("evicted_keys"), "delayed_fsyncs": info.get("aof_delayed_fsync")}
+    told |= {"hits": info.get("keyspace_hits"), "misses": info.get("keyspace_misses")}
     counters = {name: float(value) for name, value in told.items() if value is not None}
     growth = await note_counters(connection, "redis", str(info["run_id"]), counters)
     grown: Mapping[str, float] = growth.of if growth is not None else {}
@@ -149,7 +150,23 @@ async def read_server(connection: Connection, link: Any, info: Mapping[str, Any]
         worst_ms=await _worst_ms(link),
         buffer_bytes=_buffers(info),
         tells_fsyncs="aof_delayed_fsync" in info,
+        lookups=(int(grown["hits"]), int(grown["misses"])) if {"hits", "misses"} <= grown.keys() else None,
+        percentiles_ms=await _percentiles_ms(link),
     )
+
+
+async def _percentiles_ms(link: Any) -> dict[str, dict[str, float]] | None:
+    """Return the times of commands; None before Redis 7, and where `latency-tracking` is off."""
+    try:
+        told = await link.info("latencystats")
+    except RedisError:
+        return None  # a user may be kept from asking
+    found: dict[str, dict[str, float]] = {}
+    for command in WAITED_FOR:
+        times: Mapping[str, float] | None = told.get(f"latency_percentiles_usec_{command}")
+        if times is not None:
+            found[command] = {name: float(us) / 1000 for name, us in times.items()}
+    return found if told else None
 
 
 def _buffers(info: Mapping[str, Any]) -> int | None:

@@ -328,6 +328,36 @@ async def test_a_stall_is_told_by_what_latency_noted_and_no_setting_is_read(
     assert stalled_ms >= 40
 
 
+@pytest.mark.parametrize("redis_server", redis_binaries(), indirect=True)
+async def test_times_of_commands_and_look_ups_are_read_where_redis_tells(
+    pool: Pool, redis_url: str, redis_server: RedisServer
+) -> None:
+    """Version 7 and newer tell of times; all count keys found and not found."""
+    link = open_link(read_settings(OptimizerSettings, {"REDIS_URL": redis_url}))
+    try:
+        server = await told_by(pool, link)
+        assert server.lookups is None, "nothing to compare with yet"
+        await link.set("here", "1")
+        for key in ("here", "here", "there"):
+            await link.get(key)
+        await link.xadd("sg:{00}", {"b": b"x"})
+        server = await told_by(pool, link)
+        version = int(str((await link.info())["redis_version"]).split(".")[0])
+    finally:
+        await link.aclose()
+    found, missed = server.lookups or (0, 0)
+    assert found >= 2 and missed >= 1
+    if version < 7:
+        assert server.percentiles_ms is None
+    else:
+        assert 0 < (server.percentiles_ms or {})["xadd"]["p99"] < 10_000
+
+
+async def told_by(pool: Pool, link: Any) -> Any:
+    async with acquire(pool) as connection:
+        return await read_server(connection, link, await link.info())
+
+
 EMIT = """
 import time
 from streamgauge import Counter

@@ -109,7 +109,8 @@ def test_a_backlog_nobody_knows_is_not_judged_and_one_that_nothing_drains_is() -
     assert (stopped.status, stopped.advice) == ("warn", ())
 
 
-HEALTHY = Server(GB // 2, GB, "noeviction", 0, 0, 0.0, 0)
+QUICK = {"xadd": {"p50": 0.01, "p99": 0.9}, "xack": {"p50": 0.01, "p99": 10.0}}
+HEALTHY = Server(GB // 2, GB, "noeviction", 0, 0, 0.0, 0, lookups=(9, 1), percentiles_ms=QUICK)
 
 
 def test_a_healthy_redis_is_left_alone() -> None:
@@ -125,6 +126,7 @@ def test_a_healthy_redis_is_left_alone() -> None:
         (HEALTHY._replace(delayed_fsyncs=1), "redis disk"),
         (HEALTHY._replace(worst_ms=101.0), "redis stalls"),
         (HEALTHY._replace(buffer_bytes=65 << 20), "redis clients"),
+        (HEALTHY._replace(percentiles_ms=QUICK | {"xadd": {"p99": 10.1}}), "redis latency"),
     ],
 )
 def test_each_ill_of_redis_is_found_alone(server: Server, target: str) -> None:
@@ -136,9 +138,19 @@ def test_what_redis_does_not_tell_is_said_to_be_unknown() -> None:
     said = judge_redis(Server(GB, 0, "noeviction", None, None, None, None))
     assert said.status == "ok"
     assert "without a limit" in said.detail
-    assert said.detail.count("not known") == 4
+    assert said.detail.count("not known") == 5
+    assert "times of commands, Redis before version 7 does not tell" in said.detail
     # Advice on the rest stays as it is: nothing is `gone` because it is not known now.
     assert said.judged == ("redis memory",)
+
+
+def test_look_ups_and_times_of_commands_are_told() -> None:
+    said = judge_redis(HEALTHY)
+    assert "; 9 keys found and 1 not, since the run before" in said.detail
+    assert "; xadd p50 0.01 ms, p99 0.9 ms; xack p50 0.01 ms, p99 10 ms" in said.detail
+    slow = judge_redis(HEALTHY._replace(percentiles_ms={"xack": {"p99": 25.0}}))
+    assert (slow.advice[0].evidence, slow.advice[0].current) == ({"xack_p99_ms": 25.0}, "p99 of 25 ms")
+    assert "redis latency" in (judge_redis(HEALTHY._replace(percentiles_ms={})).judged or ())
 
 
 def test_without_an_append_only_file_delayed_writes_are_unknown() -> None:
