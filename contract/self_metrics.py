@@ -59,6 +59,7 @@ PIPELINE: Final = (
 
 SERVICES: Final[tuple[SelfMetric, ...]] = (
     _gauge("streamgauge_job_last_success_timestamp_seconds", "When a run of a job last ended well.", "scheduled_job"),
+    _gauge("streamgauge_job_next_run_timestamp_seconds", "When the next slot of a job comes.", "scheduled_job"),
     _gauge("streamgauge_job_last_duration_seconds", "How long the last run of a job took.", "scheduled_job"),
     _counter("streamgauge_job_runs_total", "Runs of a job that ended, by outcome.", "scheduled_job", "outcome"),
     _gauge("streamgauge_job_overdue", "1 when a job has not ended well for three intervals.", "scheduled_job"),

@@ -1,6 +1,9 @@
--- The schedule: last success, duration and attempts of the last run, runs by outcome, overdue jobs.
+-- The schedule: last success, next slot, duration and attempts of the last run, runs by outcome, overdue jobs.
 SELECT 'streamgauge_job_last_success_timestamp_seconds' AS name, ARRAY[job] AS labels,
        extract(epoch FROM last_success_at)::float8 AS value FROM jobs WHERE last_success_at IS NOT NULL
+UNION ALL
+SELECT 'streamgauge_job_next_run_timestamp_seconds', ARRAY[job],
+       (floor(extract(epoch FROM now())::float8 / every_s) + 1) * every_s FROM jobs
 UNION ALL
 SELECT 'streamgauge_job_overdue', ARRAY[job],
        (extract(epoch FROM now() - coalesce(last_success_at, first_seen_at)) > 3 * every_s)::int::float8 FROM jobs

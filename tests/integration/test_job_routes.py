@@ -90,9 +90,22 @@ async def test_metrics_tell_of_the_schedule(dsn: str, redis_url: str, pool: Pool
     assert shown['streamgauge_job_runs_total{outcome="done",scheduled_job="upkeep"}'] == 1
     assert shown['streamgauge_job_runs_total{outcome="done",scheduled_job="audit"}'] == 0
     assert shown['streamgauge_job_overdue{scheduled_job="upkeep"}'] == 0
+    for row in await jobs.list_jobs(pool):
+        told_s = shown[f'streamgauge_job_next_run_timestamp_seconds{{scheduled_job="{row["job"]}"}}']
+        # The slot may come between the two answers.
+        assert told_s in (row["next_run"].timestamp(), row["next_run"].timestamp() - row["every_s"])
     assert shown['streamgauge_job_last_attempts{scheduled_job="upkeep"}'] == 1
     assert 'streamgauge_job_last_duration_seconds{scheduled_job="audit"}' not in shown
     assert 'streamgauge_job_last_success_timestamp_seconds{scheduled_job="audit"}' not in shown
+
+
+async def test_metrics_tell_that_a_job_is_overdue(dsn: str, redis_url: str, pool: Pool) -> None:
+    """After three intervals without a good end; the other job is not."""
+    await pool.execute("UPDATE jobs SET first_seen_at = now() - 4 * make_interval(secs => every_s) WHERE job = 'audit'")
+    async with exporter(dsn, redis_url) as client:
+        shown = await scrape(client)
+    assert shown['streamgauge_job_overdue{scheduled_job="audit"}'] == 1
+    assert shown['streamgauge_job_overdue{scheduled_job="upkeep"}'] == 0
 
 
 async def test_a_database_that_is_away_is_said(dsn: str, redis_url: str) -> None:
