@@ -1,9 +1,11 @@
 """Use of indexes over all servers of a target, since it is counted.
 
 In: a look. Out: per index scans by server, size, writes, and how long all of it is known.
-Promise: an index is called unused only where every configured server answered and counts long enough.
+Promise: an index is called unused only where every configured server answered and counts long enough, and no other
+standby is attached to the primary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,6 +36,8 @@ class IndexUse:
     """For how long the primary has counted writes."""
     standbys: int
     """Attached to the primary, configured here or not."""
+    asked: int
+    """Servers that answered, the primary among them."""
 
     @property
     def all_scans(self) -> int:
@@ -52,10 +56,19 @@ class IndexUse:
 
     @property
     def where(self) -> str:
-        """The servers that were asked, and those that were not."""
-        unasked = self.standbys - (len(self.scans) - 1)
-        more = f" ({unasked} attached standby{'s'[: unasked > 1]} not asked)" if unasked > 0 else ""
-        return f"{', '.join(self.scans)}{more}"
+        """The servers that were asked."""
+        return ", ".join(self.scans)
+
+
+def unasked(uses: Sequence[IndexUse], look: Look) -> str | None:
+    """Return why nobody can call an index unused: a server that may use it was not asked. None: all were."""
+    if look.unseen:
+        return f"{', '.join(look.unseen)} did not answer: it may use what others do not"
+    more = max((use.standbys - use.asked + 1 for use in uses), default=0)
+    if more <= 0:
+        return None
+    said = "1 attached standby was" if more == 1 else f"{more} attached standbys were"
+    return f"{said} not asked, and may use what others do not: name them in STREAMGAUGE_OPTIMIZER_REPLICAS"
 
 
 async def read_index_use(look: Look) -> list[IndexUse]:
@@ -83,6 +96,7 @@ async def read_index_use(look: Look) -> list[IndexUse]:
                 min(observed_s, *ages_s) if len(same) == len(rows) else 0.0,
                 look.stats_age_s or 0.0,
                 row["standbys"],
+                len(rows),
             )
         )
     return found

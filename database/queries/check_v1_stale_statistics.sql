@@ -1,4 +1,4 @@
--- $1 fewest changed rows, $2 lowest share of the rows: tables and partitions changed by both since their ANALYZE
+-- $1 fewest changed rows: tables and partitions of which so many changed since their ANALYZE
 WITH free AS MATERIALIZED (  -- what an ACCESS EXCLUSIVE lock hides is skipped, not waited for
     SELECT c.oid, c.reltuples FROM pg_class c
      WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
@@ -12,6 +12,6 @@ SELECT format('%I.%I', s.schemaname, s.relname) AS name,
        greatest(s.n_live_tup, f.reltuples, 1)::float8 AS live_rows,
        extract(epoch FROM clock_timestamp() - greatest(s.last_analyze, s.last_autoanalyze))::float8 AS analyze_age_s
   FROM pg_stat_user_tables s JOIN free f ON f.oid = s.relid
- WHERE s.n_mod_since_analyze >= $1::float8 AND s.n_mod_since_analyze >= $2::float8 * greatest(s.n_live_tup, f.reltuples, 1)
+ WHERE s.n_mod_since_analyze >= $1::float8
  ORDER BY s.n_mod_since_analyze DESC
  LIMIT 500

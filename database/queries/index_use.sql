@@ -18,7 +18,9 @@ SELECT format('%I.%I', n.nspname, r.relname) AS name, r.oid::bigint AS index_id,
        max((to_jsonb(s) ->> 'last_idx_scan')::timestamptz) AS last_scan,  -- 16 and newer
        sum(pg_relation_size(x.indexrelid))::bigint AS size_bytes,
        sum(u.n_tup_ins + u.n_tup_del + u.n_tup_upd - u.n_tup_hot_upd)::bigint AS writes,
-       (SELECT count(*) FROM pg_stat_replication WHERE application_name <> 'pg_basebackup')::int AS standbys,
+       (SELECT count(*) FROM pg_stat_replication w WHERE w.state <> 'backup' AND w.replay_lsn IS NOT NULL
+           AND NOT EXISTS (SELECT FROM pg_replication_slots o WHERE o.active_pid = w.pid AND o.slot_type = 'logical')
+       )::int AS standbys,
        (SELECT extract(epoch FROM clock_timestamp() - greatest(d.stats_reset, b.stats_reset))::float8
           FROM pg_stat_database d, pg_stat_bgwriter b WHERE d.datname = current_database()) AS stats_age_s
   FROM indexes x

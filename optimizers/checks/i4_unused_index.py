@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from optimizers.check import Answer, Finding, Look, Severity
 from optimizers.index_sql import drop_index
-from optimizers.index_use import IndexUse, read_index_use
+from optimizers.index_use import IndexUse, read_index_use, unasked
 from optimizers.wording import size
 
 
@@ -31,8 +31,8 @@ class UnusedIndex:
         """Return the unused indexes, the largest first."""
         uses = await read_index_use(look)
         unused = [use for use in uses if not use.all_scans and use.size_bytes >= self.warn_bytes]
-        if look.unseen:
-            return Answer(insufficient=f"{', '.join(look.unseen)} did not answer: it may use what others do not")
+        if (missing := unasked(uses, look)) is not None:
+            return Answer(insufficient=missing)
         ripe = [use for use in unused if use.known_days >= self.warn_days]
         ripe.sort(key=lambda use: -use.size_bytes)
         oldest_days = max((use.known_days for use in uses), default=0.0)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from optimizers.check import Answer, Finding, Look, Severity
 from optimizers.index_sql import drop_index
-from optimizers.index_use import IndexUse, read_index_use
+from optimizers.index_use import IndexUse, read_index_use, unasked
 from optimizers.wording import count, size
 
 
@@ -31,8 +31,8 @@ class LowUseIndex:
         """Return the costly ones, the most written first."""
         uses = await read_index_use(look)
         costly = [use for use in uses if self._is_costly(use)]
-        if look.unseen:
-            return Answer(insufficient=f"{', '.join(look.unseen)} did not answer: it may use what others do not")
+        if (missing := unasked(uses, look)) is not None:
+            return Answer(insufficient=missing)
         ripe = [use for use in costly if use.known_days >= self.days]
         ripe.sort(key=lambda use: -use.writes)
         oldest_days = max((use.known_days for use in uses), default=0.0)

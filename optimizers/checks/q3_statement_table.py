@@ -39,7 +39,7 @@ class StatementTable:
         said = "" if evicted is None else f", {evicted:.0f} times entries were thrown out in the last hour"
         finding = Finding(
             object="pg_stat_statements",
-            severity=Severity.WARN,
+            severity=Severity.CRITICAL if too_full else Severity.WARN,
             recommendation=(
                 f"pg_stat_statements holds {entries} of {most} statements{said}: what is thrown out is not counted. "
                 "Look for SQL without parameters (each text is an entry of its own), or raise pg_stat_statements.max."

@@ -1,7 +1,8 @@
 """V1: tables changed so much since their last ANALYZE that the planner works with old numbers.
 
-Reads pg_stat_user_tables and reloptions. Automatic: ANALYZE samples a bounded number of rows and blocks nobody.
-A table analyzed within the hour is silent, and so is one where few rows, by number or by share, have changed.
+Reads pg_stat_user_tables. Automatic: ANALYZE samples a bounded number of rows and blocks nobody. Many changed rows are
+found at once, however large the table; a large share of a table once its statistics are an hour old: those of a table
+that was never analyzed are as old as the first run that saw it.
 """
 
 from dataclasses import dataclass
@@ -26,26 +27,24 @@ class StaleStatistics:
     changed_share_warn: float = 0.1
     min_changed_rows: float = 1000.0
     """Below it a table is too small for its statistics to matter."""
-    min_changed_share: float = 0.01
-    """Below it the numbers the planner has are still right, however large the table."""
     fresh_s: float = 3600.0
+    """A share counts once statistics are older."""
 
     async def look(self, look: Look) -> Answer:
         """Look at every table that enough has changed in."""
-        rows = await look.connection.fetch(
-            load("check_v1_stale_statistics"), self.min_changed_rows, self.min_changed_share
-        )
-        graded = [(row, self._severity(row)) for row in lasting(rows, look)]
+        rows = await look.connection.fetch(load("check_v1_stale_statistics"), self.min_changed_rows)
+        rows = lasting(rows, look)
+        since = await look.first_seen(row["name"] for row in rows if row["analyze_age_s"] is None)
+        ages_s = {name: (look.now - at).total_seconds() for name, at in since.items()}
+        graded = [(row, self._severity(row, row["analyze_age_s"] or ages_s.get(row["name"], 0.0))) for row in rows]
         found = families([(row, severity) for row, severity in graded if severity is not None])
         return Answer([_finding(family) for family in found])
 
-    def _severity(self, row: Any) -> Severity | None:
-        if row["analyze_age_s"] is not None and row["analyze_age_s"] < self.fresh_s:
-            return None
+    def _severity(self, row: Any, age_s: float) -> Severity | None:
         is_large_share = row["changed_rows"] > self.changed_share_warn * row["live_rows"]
         return worst(
             grade(row["changed_rows"], self.changed_rows_warn, self.changed_rows_critical),
-            Severity.WARN if is_large_share else None,
+            Severity.WARN if is_large_share and age_s >= self.fresh_s else None,
         )
 
 

@@ -11,6 +11,10 @@ from optimizers.checks.q4_spill_to_disk import SpillToDisk
 from tests.integration.optimizers.ill import Ill
 
 EXTENSION = "CREATE EXTENSION pg_stat_statements"
+MANY = """DO $$ BEGIN FOR n IN 1..{} LOOP
+    EXECUTE 'SELECT 1' || repeat(', ' || (ARRAY['1', 'true', '1.5', 'NULL::date'])[n % 4 + 1], n / 4);
+END LOOP; END $$"""
+"""Statements that differ in more than their constants."""
 
 
 async def call(ill: Ill, times: int, seconds: float) -> None:
@@ -48,6 +52,17 @@ async def test_rare_or_fast_queries_are_not_slow(ill: Ill) -> None:
     await call(ill, 6, 0.02)
     ill.pass_time(hours=2)
     assert not await ill.findings(check)
+
+
+async def test_slow_query_that_is_a_small_part_of_the_load_warns(ill: Ill) -> None:
+    """A tenth of all time makes it critical; here all of it is asked for, and more."""
+    await ill.sql(EXTENSION)
+    check = SlowQueries(calls_per_hour=5, mean_ms=10, critical_share=1.1)
+    await ill.look(check)
+    await call(ill, 6, 0.02)
+    ill.pass_time(hours=1)
+    (found,) = (await ill.findings(check)).values()
+    assert found.severity is Severity.WARN
 
 
 async def test_reset_of_statement_counters_is_noticed(ill: Ill) -> None:
@@ -98,13 +113,26 @@ async def test_another_hour_of_the_day_is_no_comparison(ill: Ill) -> None:
 
 
 async def test_full_statement_table_is_found(ill: Ill) -> None:
-    """Nearly full by now; it is certain also before an hour has passed."""
+    """Nearly full is critical by now, and certain also before an hour has passed."""
     await ill.sql(EXTENSION)
     answer = await ill.look(StatementTable(full_share=0.0))
     assert answer.insufficient == "no hour of evictions yet"
-    assert [found.object for found in answer.findings] == ["pg_stat_statements"]
+    assert [(found.object, found.severity) for found in answer.findings] == [("pg_stat_statements", Severity.CRITICAL)]
     ill.pass_time(hours=1)
     assert not await ill.findings(StatementTable())
+
+
+async def test_statements_that_were_thrown_out_are_found(ill: Ill) -> None:
+    """More texts than there is room for: what went took its counters along."""
+    await ill.sql(EXTENSION)
+    check = StatementTable(full_share=1.1)
+    await ill.look(check)
+    most = await ill.connection.fetchval("SELECT current_setting('pg_stat_statements.max')::int")
+    await ill.sql("SET pg_stat_statements.track = 'all'", MANY.format(most + 100))
+    ill.pass_time(hours=1)
+    found = (await ill.findings(check))["pg_stat_statements"]
+    assert (found.severity, found.evidence["evictions"] >= 1) == (Severity.WARN, True)
+    assert "entries were thrown out" in found.recommendation
 
 
 async def test_spill_to_disk_is_found_with_who_wrote(ill: Ill) -> None:
@@ -117,6 +145,24 @@ async def test_spill_to_disk_is_found_with_who_wrote(ill: Ill) -> None:
     assert found[name].evidence["files_per_hour"] == pytest.approx(6)
     assert found[name].evidence["queries"][0]["query"] == "SELECT a FROM t ORDER BY a"
     assert "streamgauge" in found[name].recommendation
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "severity"),
+    [
+        ({"files_warn": 1000.0, "files_critical": 1000.0, "bytes_warn": 1000.0}, Severity.WARN),
+        ({"files_warn": 1000.0, "files_critical": 1000.0, "bytes_critical": 1000.0}, Severity.CRITICAL),
+        ({"files_critical": 6.0}, Severity.CRITICAL),
+    ],
+    ids=["bytes", "many bytes", "many files"],
+)
+async def test_spill_to_disk_is_judged_by_files_and_by_bytes(
+    ill: Ill, thresholds: dict[str, float], severity: Severity
+) -> None:
+    await ill.sql("CREATE TABLE t AS SELECT random() AS a FROM generate_series(1, 20000)")
+    spill = ["SET work_mem = '64kB'", *["SELECT a FROM t ORDER BY a"] * 6]
+    (found,) = (await ill.after_an_hour(SpillToDisk(**thresholds), *spill)).values()
+    assert found.severity is severity
 
 
 async def test_sorts_in_memory_are_silent(ill: Ill) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from optimizers.check import Severity, Tier
+from optimizers.check import Check, Severity, Tier
+from optimizers.checks.i4_unused_index import UnusedIndex
+from optimizers.checks.i7_low_use_index import LowUseIndex
 from optimizers.checks.r1_replica_lag import ReplicaLag
 from optimizers.checks.r2_slots import Slots
 from tests.debian_postgres import DebianPostgres
@@ -74,6 +76,21 @@ async def test_r1_standby_that_receives_nothing_is_critical(ill: Ill, standby: D
         found = (await ill.findings(ReplicaLag(), replicas=replicas))["standby replica 1"]
     assert found.severity is Severity.CRITICAL
     assert "its receiver is not running" in found.recommendation
+
+
+@only_15
+@pytest.mark.parametrize("check", [UnusedIndex(), LowUseIndex()])
+async def test_index_is_not_called_unused_while_a_standby_was_not_asked(
+    ill: Ill, standby: DebianPostgres, check: Check
+) -> None:
+    """Attached to the primary and not configured: its use is counted there alone."""
+    await ill.sql("CREATE TABLE t (a int)", "CREATE INDEX t_a ON t (a)")
+    await ill.until("SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming' AND replay_lsn IS NOT NULL")
+    await ill.until("SELECT bool_and(replay_lsn >= pg_current_wal_flush_lsn()) FROM pg_stat_replication")
+    answer = await ill.look(check)
+    assert answer.insufficient is not None
+    assert answer.insufficient.startswith("1 attached standby was not asked, and may use what others do not")
+    assert (await ill.look(check, replicas=[standby.dsn(ill.name)])).insufficient is None
 
 
 async def test_r1_server_without_standbys_is_silent(ill: Ill) -> None:
