@@ -26,7 +26,7 @@ class PartitionsAhead:
     timeout_s: ClassVar[float] = 10.0
 
     ahead_warn: int = 4
-    """Fewer are a warning; in the monitoring database: fewer than half of what the upkeep makes."""
+    """Fewer are a warning; of our own parts, whose partitions are minutes, fewer than half of what is made."""
     ahead_critical: int = 2
     dormant_widths: float = 30.0
     """A table that ended so many partitions ago takes no more rows."""
@@ -44,9 +44,9 @@ class PartitionsAhead:
 
     def _own(self, table: TimeTable, kind: Kind, now_s: float) -> Finding | None:
         ahead = len(table.ahead(now_s))
-        if not table.holds(now_s) or ahead < min(self.ahead_critical, kind.ahead // 2):
+        if not table.holds(now_s) or ahead < self.ahead_critical:
             severity = Severity.CRITICAL
-        elif ahead < kind.ahead // 2:
+        elif ahead < max(self.ahead_warn, kind.ahead // 2):
             severity = Severity.WARN
         else:
             return None

@@ -117,6 +117,19 @@ async def test_p1_upkeep_that_stopped_is_found_and_may_catch_up(store: Ill) -> N
     }
 
 
+@pytest.mark.parametrize("level", ROLLUPS)
+async def test_p1_each_rollup_warns_below_four_ahead_and_is_critical_below_two(store: Ill, level: str) -> None:
+    """By the clock, as the time passes that its partitions were made for."""
+    kind, check, seen = ROLLUPS[level], PartitionsAhead(), list[Severity | None]()
+    name = f"streamgauge.{kind.parent}"
+    store.now = datetime.fromtimestamp(store.now.timestamp() // kind.width_s * kind.width_s + 1, UTC)
+    for _ in range(kind.ahead + 2):
+        found = (await store.findings(check, is_monitoring=True)).get(name)
+        seen.append(found and found.severity)
+        store.pass_time(seconds=kind.width_s)
+    assert seen == [None, None, Severity.WARN, Severity.WARN, *[Severity.CRITICAL] * 3]
+
+
 async def test_p1_store_without_partitions_is_found(dsn: str) -> None:
     """Nothing can be stored before the first upkeep."""
     async with opened(dsn, dsn) as bare:
