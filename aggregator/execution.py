@@ -85,7 +85,7 @@ class Execution:
 
     async def _work(self, job: Job, claim: Claim) -> Result:
         missing = await self._until_complete(job, claim) if job.judges_data else None
-        result = await job.run(Run(self.job_pool, self.job_settings, claim.scheduled_for))
+        result = await job.run(Run(self.job_pool, self.job_settings, claim.scheduled_for, job.every_s))
         if missing is None:
             return result
         log.warning("data_not_settled", extra={"job": job.name, "reason": missing})

@@ -55,14 +55,18 @@ async def act(
     connection: Connection,
     settings: OptimizerSettings,
     findings: Sequence[Row],
-    is_spent: Callable[[], bool],
+    left_s: Callable[[], float],
 ) -> int:
-    """Act on findings of the automatic tier in the monitoring database; returns how many changes were made."""
+    """Act on findings of the automatic tier in the monitoring database; returns how many changes were made.
+
+    A statement may take what is left of the run's share of database time: a VACUUM that needs longer is autovacuum's.
+    """
     done = 0
-    await connection.execute(f"SET statement_timeout = '{AUTOMATIC_TIMEOUT_S}s'")
     for finding in findings[:MAX_AUTOMATIC]:
-        if is_spent() or is_lost(connection):
+        if left_s() <= 0 or is_lost(connection):
             break
+        limit_ms = max(int(min(left_s(), AUTOMATIC_TIMEOUT_S) * 1000), 1)
+        await connection.execute(f"SET statement_timeout = {limit_ms}")
         if finding["remedy"] == Remedy.SQL and finding["sql"] is None:
             continue
         if finding["remedy"] == Remedy.SQL and not is_automatic(finding["sql"]):

@@ -54,17 +54,34 @@ async def apply(optimizer: DatabaseOptimizer, fingerprint: str) -> Applied:
         check = next((each for each in optimizer.checks if each.id == finding["check_id"]), None)
         if check is None:
             raise Refused(f"there is no check {finding['check_id']} any more")
-        _require_same(finding, await _look_again(optimizer, store, meter, target, check))
-        assert target.apply is not None
-        limit_s = optimizer.settings.streamgauge_postgres_connect_timeout_s
+        run_id = await optimization.begin(store)
         try:
-            async with connected(target.apply, meter, limit_s, changes=True) as connection:
-                error = await actions.change(store, connection, optimizer.settings, finding)
-        except AWAY as failure:
-            if is_lost(store):
-                raise
-            raise Refused(f"{target.name} does not answer: {describe(failure)}") from None
-        after = await _look_again(optimizer, store, meter, target, check)
+            return await _apply(optimizer, store, meter, finding, target, check)
+        finally:
+            if not is_lost(store):
+                await optimization.end(store, run_id, "applied", meter.statement_s, meter.peak)
+
+
+async def _apply(
+    optimizer: DatabaseOptimizer,
+    store: Connection,
+    meter: Meter,
+    finding: Mapping[str, Any],
+    target: Target,
+    check: Check,
+) -> Applied:
+    """Make the change, having looked again before it and after."""
+    _require_same(finding, await _look_again(optimizer, store, meter, target, check))
+    assert target.apply is not None
+    limit_s = optimizer.settings.streamgauge_postgres_connect_timeout_s
+    try:
+        async with connected(target.apply, meter, limit_s, changes=True) as connection:
+            error = await actions.change(store, connection, optimizer.settings, finding)
+    except AWAY as failure:
+        if is_lost(store):
+            raise
+        raise Refused(f"{target.name} does not answer: {describe(failure)}") from None
+    after = await _look_again(optimizer, store, meter, target, check)
     return Applied(
         target.name,
         check.id,

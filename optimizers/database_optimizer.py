@@ -24,7 +24,7 @@ from optimizers.check_settings import read_checks
 from optimizers.checks import CHECKS
 from optimizers.counters import Counters
 from optimizers.job import Job, Outcome, Result, Run
-from optimizers.meter import MAX_SHARE, Meter
+from optimizers.meter import Meter, budget_s
 from optimizers.settings import OptimizerSettings
 from optimizers.target_look import Facts, Nodes, TargetLook, read_facts
 from optimizers.targets import APPLICATION, Target, connected, read_targets
@@ -75,12 +75,12 @@ class DatabaseOptimizer:
         self.checks = read_checks(kinds, settings.streamgauge_checks_file)
         self._pool = pool
 
-    async def run(self, now: datetime | None = None, *, only: str | None = None) -> Result:
-        """Look at every target (or `only` one) once; SKIPPED when another run is under way."""
+    async def run(self, now: datetime | None = None, *, only: str | None = None, every_s: float = INTERVAL_S) -> Result:
+        """Look at every target (or `only` one) once, in a share of `every_s`; SKIPPED when another run is under way."""
         targets = [target for target in self.targets if only in (None, target.name)]
         if not targets:
             raise SettingsError(f"STREAMGAUGE_OPTIMIZER_TARGETS: no target is called {only}")
-        meter, tally = Meter(INTERVAL_S * MAX_SHARE), Tally()
+        meter, tally = Meter(budget_s(every_s)), Tally()
         async with self.store(meter) as store:
             if not await optimization.try_lock(store):
                 await optimization.skip(store, LOCKED)
@@ -172,7 +172,7 @@ class DatabaseOptimizer:
             return
         limit_s = self.settings.streamgauge_postgres_connect_timeout_s
         async with connected(target.apply, meter, limit_s, changes=True) as connection:
-            tally.changes += await actions.act(store, connection, self.settings, findings, lambda: meter.is_spent)
+            tally.changes += await actions.act(store, connection, self.settings, findings, lambda: meter.left_s)
 
 
 async def _note(visit: Visit) -> None:
@@ -213,7 +213,7 @@ def require_settings(settings: OptimizerSettings) -> None:
 
 async def run_optimization(run: Run) -> Result:
     """Run once for the schedule."""
-    return await DatabaseOptimizer(run.pool, run.settings).run()
+    return await DatabaseOptimizer(run.pool, run.settings).run(every_s=run.every_s or INTERVAL_S)
 
 
 JOB: Final = Job(

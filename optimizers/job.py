@@ -44,6 +44,8 @@ class Run:
     settings: OptimizerSettings
     scheduled_for: datetime
     """The slot, UTC; the run may have begun later."""
+    every_s: float | None = None
+    """How often the job runs, as it is configured."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,13 @@ from database.connect import Connection, is_lost
 MAX_CONNECTIONS: Final = 5
 MAX_SHARE: Final = 0.01
 """Of the time between two runs."""
+LEAST_BUDGET_S: Final = 1.0
+"""However short that is: a run is to get somewhere."""
+
+
+def budget_s(interval_s: float) -> float:
+    """Return the database time that a run may take."""
+    return max(interval_s * MAX_SHARE, LEAST_BUDGET_S)
 
 
 class Meter:
@@ -29,9 +36,14 @@ class Meter:
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
 
     @property
+    def left_s(self) -> float:
+        """What is left of the run's share of database time."""
+        return max(self.budget_s - self.statement_s, 0.0)
+
+    @property
     def is_spent(self) -> bool:
-        """Whether the run's share of database time is used up."""
-        return self.statement_s >= self.budget_s
+        """Whether it is used up."""
+        return not self.left_s
 
     @asynccontextmanager
     async def place(self) -> AsyncGenerator[None, None]:

@@ -1,3 +1,3 @@
--- The newest run, also one that was skipped.
+-- The newest run, also one that was skipped; what a person applied is no run.
 SELECT started_at, finished_at, status, skipped_reason, statement_s, interval_s, connections
-  FROM optimizer_runs ORDER BY started_at DESC LIMIT 1
+  FROM optimizer_runs WHERE status <> 'applied' ORDER BY started_at DESC LIMIT 1

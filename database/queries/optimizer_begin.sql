@@ -5,5 +5,5 @@ WITH lost AS (
 )
 INSERT INTO optimizer_runs (status, interval_s)
 VALUES ('running', (SELECT extract(epoch FROM clock_timestamp() - max(started_at))::float8
-                      FROM optimizer_runs WHERE status <> 'skipped'))
+                      FROM optimizer_runs WHERE status NOT IN ('skipped', 'applied')))
 RETURNING run_id

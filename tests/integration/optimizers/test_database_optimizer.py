@@ -24,9 +24,9 @@ from optimizers.checks.i6_invalid_index import InvalidIndex
 from optimizers.checks.p1_partitions_ahead import PartitionsAhead
 from optimizers.checks.p3_retention import Retention
 from optimizers.checks.r1_replica_lag import ReplicaLag
-from optimizers.database_optimizer import DatabaseOptimizer
+from optimizers.database_optimizer import INTERVAL_S, DatabaseOptimizer
 from optimizers.job import Outcome
-from optimizers.meter import MAX_CONNECTIONS, Meter
+from optimizers.meter import MAX_CONNECTIONS, Meter, budget_s
 from optimizers.settings import OptimizerSettings
 from optimizers.target_look import Nodes
 from optimizers.targets import Address, connected
@@ -96,10 +96,10 @@ class Rig:
     pool: Pool
     dsn: str
 
-    async def run(self, *kinds: type[Check], now: datetime = NOW, **settings: Any) -> Any:
+    async def run(self, *kinds: type[Check], now: datetime = NOW, every_s: float = INTERVAL_S, **settings: Any) -> Any:
         """Run once."""
         read = read_settings(OptimizerSettings, {"POSTGRES_DSN": self.dsn} | settings)
-        return await DatabaseOptimizer(self.pool, read, kinds).run(now)
+        return await DatabaseOptimizer(self.pool, read, kinds).run(now, every_s=every_s)
 
     async def rows(self, query: str) -> list[asyncpg.Record]:
         """Ask the store."""
@@ -233,8 +233,8 @@ async def test_only_one_of_two_runs_at_once(rig: Rig) -> None:
 
 async def test_share_of_database_time_is_measured_and_bounds_a_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose share is used up leaves the other checks to the next run, which begins with them."""
-    monkeypatch.setattr("optimizers.database_optimizer.INTERVAL_S", 20.0)
-    first = await rig.run(Slow, InvalidIndex)
+    monkeypatch.setattr("optimizers.meter.LEAST_BUDGET_S", 0.0)
+    first = await rig.run(Slow, InvalidIndex, every_s=20.0)
     assert first.facts["left_for_next_run"] == 1
     assert await rig.results() == {"T2": ("error", "timeout")}
     await rig.run(Slow, InvalidIndex, now=NOW + timedelta(hours=1))
@@ -243,6 +243,28 @@ async def test_share_of_database_time_is_measured_and_bounds_a_run(rig: Rig, mon
     assert rows[0]["statement_s"] > 0.25
     assert rows[0]["interval_s"] is None
     assert rows[1]["interval_s"] > 0
+
+
+async def test_vacuum_takes_no_more_than_is_left_of_the_share(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cancelled, and that is on record; a longer interval lets it end."""
+    monkeypatch.setattr("optimizers.meter.LEAST_BUDGET_S", 0.0)
+    name = await rig.pool.fetchval("SELECT current_database()")
+    await rig.pool.execute("CREATE TABLE public.t AS SELECT generate_series(1, 100000) AS a; DELETE FROM public.t")
+    await rig.pool.execute(f"ALTER DATABASE {name} SET vacuum_cost_delay = 20")
+    await rig.pool.execute(f"ALTER DATABASE {name} SET vacuum_cost_limit = 20")
+    say(monkeypatch, Answer([Finding("public.t", Severity.WARN, "", sql="VACUUM public.t", tier=Tier.AUTOMATIC)]))
+    result = await rig.run(Scripted, every_s=50.0)
+    assert (result.facts["changes"], result.facts["statement_s"] < 3) == (0, True)
+    await rig.pool.execute(f"ALTER DATABASE {name} RESET ALL")
+    assert (await rig.run(Scripted, every_s=50_000.0)).facts["changes"] == 1
+    errors = [row["error"] for row in await rig.rows("SELECT error FROM applied_actions ORDER BY action_id")]
+    assert errors == ["QueryCanceledError: canceling statement due to statement timeout", None]
+
+
+@pytest.mark.parametrize(("interval_s", "share_s"), [(3600.0, 36.0), (600.0, 6.0), (86_400.0, 864.0), (2.0, 1.0)])
+def test_budget_is_a_hundredth_of_the_interval_that_is_configured(interval_s: float, share_s: float) -> None:
+    """And a second at least."""
+    assert budget_s(interval_s) == share_s
 
 
 async def test_target_that_does_not_answer_is_said_and_the_others_are_looked_at(rig: Rig) -> None:

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from database.connect import Pool, open_pool
+from database.optimization_status import read_status
 from database.settings import SettingsError, read_settings
 from optimizers.applying import Applied, Refused, apply
 from optimizers.checks.i5_duplicate_index import DuplicateIndex
@@ -77,6 +78,12 @@ async def test_opt_in_finding_is_applied_with_what_undoes_it(rig: Rig) -> None:
     assert json.loads(record["after"]) == {}
     await rig.pool.execute(record["rollback"])
     assert "i2" in await indexes(rig.pool)
+    runs = await rig.pool.fetch(
+        "SELECT status, statement_s, connections FROM optimizer_runs ORDER BY run_id DESC LIMIT 1"
+    )
+    assert [(row["status"], row["statement_s"] > 0, row["connections"]) for row in runs] == [("applied", True, 2)]
+    last = (await read_status(rig.pool))["last_run"]
+    assert last is not None and last["status"] == "done", "what a person applied is no run"
 
 
 async def test_session_idle_in_transaction_is_terminated_only_when_that_is_set(rig: Rig, tmp_path: Path) -> None:
