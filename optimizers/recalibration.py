@@ -33,6 +33,7 @@ async def recalibrate(run: Run) -> Result:
     now_s = int(run.scheduled_for.timestamp()) // STEP_S * STEP_S
     methods: dict[str, int] = {}
     frozen: dict[str, str] = {}
+    unproved: dict[str, int] = {}
     changed = 0
     judged: list[int] = []
     async with acquire(run.pool) as connection:
@@ -41,14 +42,18 @@ async def recalibrate(run: Run) -> Result:
             for threshold_id, label, decision, n in await _recalibrate_one(connection, definition, deploying, now_s):
                 judged.append(threshold_id)
                 changed += n
+                if decision.unproved:
+                    unproved[label] = decision.unproved
                 if decision.frozen:
                     frozen[label] = decision.frozen
                 else:
                     methods[decision.method] = methods.get(decision.method, 0) + 1
         await connection.execute(load("thresholds_retire"), judged)
-    facts: dict[str, Any] = {"methods": methods, "frozen": frozen, "changed_buckets": changed}
+    facts: dict[str, Any] = {"methods": methods, "frozen": frozen, "unproved": unproved, "changed_buckets": changed}
     learnt = methods.get("global", 0) + methods.get("seasonal", 0)
     said = f"{learnt} learnt, {methods.get('static', 0)} static, {len(frozen)} frozen; {changed} buckets changed"
+    if unproved:
+        said += f"; of {len(unproved)} too few samples of some hours for the back-test"
     if not learnt and not frozen:
         return Result(Outcome.INSUFFICIENT_DATA, f"less than 7 days of history: {said}", facts)
     return Result(Outcome.DONE, said, facts)

@@ -53,6 +53,8 @@ class Decision(NamedTuple):
     dropped: int
     median: float | None
     """Of all kept samples; None where too few."""
+    unproved: int = 0
+    """Buckets whose limit the back-test could not judge: too few samples of theirs in the last 7 days."""
 
 
 def decide(
@@ -76,22 +78,49 @@ def decide(
     if not len(kept):
         return Decision(_missing(rule, held), "static", "every sample was dropped", dropped, None)
     median = float(np.median(kept))
-    why = _freeze(at_s, values, drop, rule, held, days) or _shift(median, medians)
+    why, unproved = _freeze(at_s, values, drop, rule, held, days) or _shift(median, medians), 0
     if why is None:
         learn = rules.seasonal if method == "seasonal" else _everywhere
         found = learn(kept_at, kept, rule.side, is_log=rule.is_log)
         found = {bucket: rules.clamp(one, rule.hard_min, rule.hard_max) for bucket, one in found.items()}
-        recent = kept_at >= now_s - JUDGED_DAYS * DAY_S
-        if not _is_learnt(held):
-            # Nothing told its incidents apart yet: the new limits do.
-            critical = np.array([found[b].critical if b in found else np.nan for b in range(rules.BUCKETS)])
-            over = rules.is_over(kept, critical[rules.buckets(kept_at)], rule.side)
-            recent &= ~rules.in_row(kept_at, over)
-        warn = {bucket: one.warn for bucket, one in found.items()}
-        why = rules.back_test(kept_at[recent], kept[recent], warn, rule.side)
+        recent = (kept_at >= now_s - JUDGED_DAYS * DAY_S) & ~_first_incidents(kept_at, kept, found, rule, held)
+        moved = _moved(found, held, rule)
+        why, unproved = _prove(kept_at[recent], kept[recent], found, moved, rule, held)
         if why is None:
-            return Decision(_moved(found, held, method, rule), method, None, dropped, median)
-    return Decision(_missing(rule, held), "static", why, dropped, median)
+            return Decision(moved, method, None, dropped, median, unproved)
+    return Decision(_missing(rule, held), "static", why, dropped, median, unproved)
+
+
+def _first_incidents(
+    at_s: Ints, values: Floats, found: Mapping[int, Limits], rule: Rule, held: Mapping[int, Held]
+) -> Flags:
+    """Return the samples that the new limits call an incident, where no learnt ones told them apart yet."""
+    if _is_learnt(held):
+        return np.zeros(len(at_s), dtype=bool)
+    critical = np.array([found[b].critical if b in found else np.nan for b in range(rules.BUCKETS)])
+    return rules.in_row(at_s, rules.is_over(values, critical[rules.buckets(at_s)], rule.side))
+
+
+def _prove(
+    at_s: Ints,
+    values: Floats,
+    found: Mapping[int, Limits],
+    moved: Mapping[int, Limits],
+    rule: Rule,
+    held: Mapping[int, Held],
+) -> tuple[str | None, int]:
+    """Return why the limits that would be published are not, and how many buckets nothing could be said of.
+
+    They are a step from the old ones towards what was learnt, so both ends count: what was learnt must serve, and
+    the step must serve unless the old limits do not either; else they would keep themselves for ever.
+    """
+    old = {bucket: one.warn for bucket, one in held.items()}
+    learnt = rules.back_test(at_s, values, {bucket: one.warn for bucket, one in found.items()}, rule.side)
+    step = rules.back_test(at_s, values, old | {bucket: one.warn for bucket, one in moved.items()}, rule.side)
+    why = learnt.fault
+    if why is None and step.fault is not None and rules.back_test(at_s, values, old, rule.side).fault is None:
+        why = f"on the way to what was learnt it {step.fault}"
+    return why, len(step.unproved)
 
 
 def method_of(days: float) -> str:
@@ -166,14 +195,17 @@ def _shift(median: float, medians: Sequence[tuple[float, float]]) -> str | None:
     return f"its median moved by {moved:+.0%}: a level shift, which a person must accept by a pin or a revert"
 
 
-def _moved(found: Mapping[int, Limits], held: Mapping[int, Held], method: str, rule: Rule) -> dict[int, Limits]:
-    """Leave pinned buckets out, and bound how fast the others move; what was not learnt alike is no move."""
+def _moved(found: Mapping[int, Limits], held: Mapping[int, Held], rule: Rule) -> dict[int, Limits]:
+    """Leave pinned buckets out, and bound how fast learnt limits move, also from one method to the other.
+
+    A static limit is a person's guess before anything was known: it may be far off, and is left at once.
+    """
     out: dict[int, Limits] = {}
     for bucket, one in found.items():
         old = held.get(bucket)
         if old is not None and old.is_pinned:
             continue
-        if old is not None and old.method == method:
+        if old is not None and old.method in CALIBRATED:
             warn = rules.limit_move(old.warn, one.warn, old.age_days)
             one = one._replace(warn=warn, critical=rules.limit_move(old.critical, one.critical, old.age_days))
             # What a person allows may have narrowed since: it holds at once, at any pace.

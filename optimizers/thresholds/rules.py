@@ -127,23 +127,30 @@ def firings(at_s: Ints, over: Flags, length: int = IN_A_ROW) -> int:
     return int(begins.sum())
 
 
-def back_test(at_s: Ints, values: Floats, warn: Mapping[int, float], side: Side) -> str | None:
-    """Return why these limits would have served badly over the samples; None if they would have done."""
+class Tested(NamedTuple):
+    """How limits would have served."""
+
+    fault: str | None
+    """Why they would have served badly."""
+    unproved: list[int]
+    """Buckets without an hour in which an alert could have fired: they say nothing for or against their limit."""
+
+
+def back_test(at_s: Ints, values: Floats, warn: Mapping[int, float], side: Side) -> Tested:
+    """Return how these limits would have served over the samples."""
     of = buckets(at_s)
     limit = np.array([warn.get(bucket, np.nan) for bucket in range(BUCKETS)])
     times = firings(at_s, is_over(values, limit[of], side))
-    if times > MOST_FIRINGS:
-        return f"would have fired {times} times in the last 7 days"
+    fault = f"would have fired {times} times in the last 7 days" if times > MOST_FIRINGS else None
     factor = INJECTED if side == "high" else 1 / INJECTED
     hours = at_s // HOUR_S
-    for bucket in range(BUCKETS):
+    unproved: list[int] = []
+    for bucket in warn:
         own = np.flatnonzero(of == bucket)
-        if not len(own):
-            continue
-        last = own[hours[own] == hours[own[-1]]]
-        # Too few samples for any alert: the hour says nothing for or against the limits.
+        last = own[hours[own] == hours[own[-1]]] if len(own) else own
+        # Too few samples for any alert.
         if not in_row(at_s[last], np.ones(len(last), dtype=bool)).any():
-            continue
-        if not firings(at_s[last], is_over(values[last] * factor, limit[of[last]], side)):
-            return f"an hour at {factor:g} times its values would not have fired at {bucket % 24}:00 UTC"
-    return None
+            unproved.append(bucket)
+        elif not firings(at_s[last], is_over(values[last] * factor, limit[of[last]], side)):
+            fault = fault or f"an hour at {factor:g} times its values would not have fired at {bucket % 24}:00 UTC"
+    return Tested(fault, unproved)

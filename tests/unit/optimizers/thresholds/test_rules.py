@@ -111,6 +111,13 @@ def test_what_was_static_is_not_held_to_the_pace() -> None:
     assert found.values[0].warn < 0.2
 
 
+def test_the_pace_holds_from_one_method_to_the_other() -> None:
+    """At 14 days: one limit for all hours becomes one for each, a day at a time."""
+    found = judge(*history(), held=holding(0.5, 1.0, method="global"))
+    assert (found.method, found.frozen) == ("seasonal", None)
+    assert {(round(one.warn, 6), round(one.critical, 6)) for one in found.values.values()} == {(0.4, 0.8)}
+
+
 def test_gaps_freeze() -> None:
     at, values = history()
     keep = np.random.default_rng(2).random(len(at)) < 0.6
@@ -179,6 +186,43 @@ def test_limits_that_a_doubled_hour_would_not_cross_are_refused() -> None:
     assert "would not have fired" in str(judge(at, noisy).frozen)
     assert "0.5 times" in str(judge(at, noisy, LOW).frozen)
     assert judge(at, values).frozen is None
+
+
+def on_the_way(rows: int) -> Decision:
+    """Judge limits of which one is slow to rise over `rows` times a quarter of an hour, and one falls onto another."""
+    at, values = history()
+    held = holding(0.15, 1.0)
+    held[3] = held[3]._replace(warn=0.13, age_days=0.01)
+    held[10] = held[10]._replace(warn=0.18)
+    for day in range(1, rows + 1):
+        values[-day * DAY + 3 * 12 :][:3] = 0.135
+    values[-3 * DAY + 10 * 12 :][:3] = 0.16
+    return judge(at, values, held=held)
+
+
+def test_what_is_published_is_back_tested_and_not_only_what_was_learnt() -> None:
+    """What was learnt would have fired once, the old limits twice, the step between them three times."""
+    assert on_the_way(1).frozen is None
+    said = "on the way to what was learnt it would have fired 3 times in the last 7 days"
+    assert (on_the_way(2).frozen, on_the_way(2).values) == (said, {})
+
+
+def test_a_step_is_published_where_the_old_limits_would_not_have_served_either() -> None:
+    """Else they would stay for ever."""
+    found = on_the_way(3)
+    assert found.frozen is None
+    assert found.values[3].warn == pytest.approx(0.13, rel=0.002)
+
+
+def test_buckets_of_which_the_back_test_has_too_few_samples_are_counted() -> None:
+    at, values = history()
+    assert judge(at, values).unproved == 0
+    hour = rules.buckets(at)
+    out = (at >= NOW_S - 7 * 86_400) & (hour == 5)
+    found = judge(at[~out], values[~out])
+    assert (found.frozen, found.unproved) == (None, 1)
+    few = out & (at % 3600 >= 600)
+    assert judge(at[~few], values[~few]).unproved == 1, "two in a row are no alert"
 
 
 def test_pinned_buckets_are_left_alone() -> None:
