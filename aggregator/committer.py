@@ -103,6 +103,8 @@ class Done(NamedTuple):
     """Of `time.perf_counter`."""
     seconds: float
     batches: int
+    rows: int
+    """Of totals and gauges, which it added to."""
 
 
 class Committer:
@@ -277,7 +279,8 @@ class Committer:
         self._crash.reach("after_commit")
         if not already:
             now = time.perf_counter()
-            self.newest.append(Done(now, now - began, len(ready.booked)))
+            rows = len(ready.folded.total_ids) + len(ready.folded.gauge_ids)
+            self.newest.append(Done(now, now - began, len(ready.booked), rows))
             self.committed_batches += len(ready.booked)
             self.committed_events += ready.folded.events
             for b in ready.booked:

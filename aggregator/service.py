@@ -264,6 +264,7 @@ class Aggregator:
             "committed_events": self._ended_events + sum(c.committed_events for c in self._committing),
             "commit_s": [round(one.seconds, 4) for one in newest],
             "commit_batches": [one.batches for one in newest],
+            "commit_rows": [one.rows for one in newest],
             "commit_age_s": [round(time.perf_counter() - one.at, 1) for one in newest],
             "commit_max_batches": self._settings.streamgauge_commit_max_batches,
             "stream_bytes": trimmer.bytes_of,

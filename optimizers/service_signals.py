@@ -40,9 +40,12 @@ def commits_of(aggregators: Mapping[str, Mapping[str, Any]]) -> dict[str, Commit
 
 
 def _recent(facts: Mapping[str, Any]) -> Commits:
-    told = zip(facts["commit_s"], facts["commit_batches"], facts["commit_age_s"], strict=True)
-    recent = [(seconds, batches) for seconds, batches, age_s in told if age_s <= RECENT_S]
-    return Commits([seconds for seconds, _ in recent], [batches for _, batches in recent], facts["commit_max_batches"])
+    # An aggregator of an older version does not tell rows.
+    rows = facts.get("commit_rows", [0] * len(facts["commit_s"]))
+    told = zip(facts["commit_s"], facts["commit_batches"], rows, facts["commit_age_s"], strict=True)
+    recent = [(seconds, batches, rows) for seconds, batches, rows, age_s in told if age_s <= RECENT_S]
+    seconds, batches, counts = ([one[i] for one in recent] for i in range(3))
+    return Commits(seconds, batches, counts, facts["commit_max_batches"])
 
 
 async def read_connections(connection: Connection) -> tuple[str, Connections | str]:
@@ -55,7 +58,7 @@ async def read_connections(connection: Connection) -> tuple[str, Connections | s
     if growth.is_short:
         return row["database"], _too_soon(growth)
     busy = growth.of["busy_ms"] / 1000 / growth.seconds
-    seen = Connections(busy, row["open"], row["max_connections"], row["reserved"], growth.seconds)
+    seen = Connections(busy, row["open"], row["max_connections"], row["reserved"], growth.seconds, row["clients"])
     return row["database"], seen
 
 

@@ -11,7 +11,7 @@ from database.jobs import AGGREGATOR_CURRENT_S
 from database.queries import load
 from exporter.components.component import Component, Probe, Severity, Sources, Status
 
-NOT_SHOWN = frozenset({"commit_s", "commit_batches", "commit_age_s"})
+NOT_SHOWN = frozenset({"commit_s", "commit_batches", "commit_rows", "commit_age_s"})
 """Dozens of numbers each, for those who judge them (the signal `writer_batch`)."""
 NONE = "no aggregator has a current heartbeat: nothing is committed"
 

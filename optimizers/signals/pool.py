@@ -24,6 +24,8 @@ class Connections(NamedTuple):
     reserved: int
     seconds: float
     """Between the looks."""
+    clients: int = 1
+    """That share them: told apart by application and address."""
 
     @property
     def limit(self) -> int:
@@ -50,7 +52,10 @@ def judge_pool(database: str, seen: Connections | str) -> Said:
         "max_connections": seen.max_connections,
         "reserved_connections": seen.reserved,
         "measured_over_s": round(seen.seconds, 1),
+        "clients": seen.clients,
     }
     effect = "no waiting for a connection" if seen.open < needed else "connections left for people and backups"
-    advice = Advice(database, f"{seen.open} open", f"{needed} over all processes", effect, evidence, "low")
+    each = ceil(needed / max(seen.clients, 1))
+    proposed = f"{needed} over all processes" + (f", {each} for each of {seen.clients}" if seen.clients > 1 else "")
+    advice = Advice(database, f"{seen.open} open", proposed, effect, evidence, "low")
     return Said(POOL, "warn", detail, (advice,))

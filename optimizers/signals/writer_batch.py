@@ -1,7 +1,8 @@
 """Writer batch: how many batches a commit should take, by additive increase and multiplicative decrease.
 
 In: commit times and sizes of the aggregators' newest commits. Out: Said.
-Promise: a larger batch is advised only where commits are full, since a limit that is not reached limits nothing.
+Promise: a larger batch is advised only where commits are full, since a limit that is not reached limits nothing. The
+limit is in batches, which a commit takes whole; how many rows they bring is told.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ class Commits(NamedTuple):
 
     seconds: Sequence[float]
     batches: Sequence[int]
+    rows: Sequence[int]
+    """Of totals and gauges; 0: not told."""
     max_batches: int
 
 
@@ -51,7 +54,10 @@ def judge_writer(consumers: Mapping[str, Commits]) -> Said:
         return insufficient(WRITER, f"{len(seconds)} commits measured {within}, {MIN_COMMITS} needed")
     limit = min(each.max_batches for each in consumers.values() if each.seconds)
     measured_s, largest = p95(seconds), p95(batches)
+    rows = sum(count for each in consumers.values() for count in each.rows)
+    per_batch = rows / max(sum(batches), 1)
     detail = f"p95 of {len(seconds)} commits {measured_s * 1000:.0f} ms, at most {largest:.0f} of {limit} batches"
+    detail += f" of {per_batch:.0f} rows each" if rows else ""
     if measured_s <= TARGET_S and largest < FULL_SHARE * limit:
         return Said(WRITER, "ok", f"{detail}: the limit is not reached")
     slow = measured_s > TARGET_S
@@ -63,6 +69,7 @@ def judge_writer(consumers: Mapping[str, Commits]) -> Said:
     if proposed == limit:
         return Said(WRITER, "ok", f"{detail}: no larger size is advised")
     evidence = {"commit_p95_s": round(measured_s, 4), "batches_p95": largest, "commits": len(seconds)}
+    evidence |= {"rows_per_batch": round(per_batch, 1)} if rows else {}
     effect = "shorter commits, less waiting behind them" if slow else "fewer commits for the same events"
     advice = Advice(SETTING, str(limit), str(proposed), effect, evidence, "medium" if slow else "low")
     return Said(WRITER, "warn" if slow else "ok", detail, (advice,))

@@ -68,6 +68,7 @@ async def heartbeat(pool: Pool, committed: int, seconds: float, consumer: str = 
         "committed_batches": committed,
         "commit_s": [seconds] * 30,
         "commit_batches": [400] * 30,
+        "commit_rows": [8000] * 30,
         "commit_age_s": [1.0] * 30,
         "commit_max_batches": 400,
     }

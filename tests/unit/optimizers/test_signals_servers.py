@@ -18,40 +18,49 @@ def test_batches_halve_when_slow_and_grow_by_a_tenth_when_fast(p95_s: float, lim
 
 
 def test_slow_commits_are_told_to_be_smaller() -> None:
-    said = judge_writer({"a": Commits([0.5] * 30, [400] * 30, 400)})
+    said = judge_writer({"a": Commits([0.5] * 30, [400] * 30, [], 400)})
     (advice,) = said.advice
     assert (said.status, advice.target) == ("warn", "STREAMGAUGE_COMMIT_MAX_BATCHES")
     assert (advice.current, advice.proposed) == ("400", "200")
 
 
 def test_slow_commits_below_the_limit_are_halved_from_what_they_are() -> None:
-    (advice,) = judge_writer({"a": Commits([0.5] * 30, [40] * 30, 400)}).advice
+    (advice,) = judge_writer({"a": Commits([0.5] * 30, [40] * 30, [], 400)}).advice
     assert advice.proposed == "20"
 
 
 def test_full_fast_commits_may_grow_and_others_are_left_alone() -> None:
-    said = judge_writer({"a": Commits([0.05] * 30, [400] * 30, 400)})
+    said = judge_writer({"a": Commits([0.05] * 30, [400] * 30, [], 400)})
     assert (said.status, said.advice[0].proposed) == ("ok", "440")
-    assert judge_writer({"a": Commits([0.05] * 30, [10] * 30, 400)}).advice == ()
+    assert judge_writer({"a": Commits([0.05] * 30, [10] * 30, [], 400)}).advice == ()
 
 
 def test_few_commits_are_not_judged() -> None:
-    assert judge_writer({"a": Commits([9.0] * 19, [1] * 19, 400)}).status == "insufficient_data"
+    assert judge_writer({"a": Commits([9.0] * 19, [1] * 19, [], 400)}).status == "insufficient_data"
     assert judge_writer({}).status == "insufficient_data"
 
 
 def test_slow_commits_of_one_batch_are_told_but_not_to_be_smaller() -> None:
     for limit in (400, 1):
-        said = judge_writer({"a": Commits([0.5] * 30, [1] * 30, limit)})
+        said = judge_writer({"a": Commits([0.5] * 30, [1] * 30, [], limit)})
         assert (said.status, said.advice) == ("warn", ())
         assert "a single batch is slow" in said.detail
     # The slow ones are what counts, not the large and fast ones beside them.
-    mixed = judge_writer({"a": Commits([0.5] * 10 + [0.05] * 20, [1] * 10 + [400] * 20, 400)})
+    mixed = judge_writer({"a": Commits([0.5] * 10 + [0.05] * 20, [1] * 10 + [400] * 20, [], 400)})
     assert (mixed.status, mixed.advice) == ("warn", ())
 
 
+def test_rows_of_a_batch_are_told_where_they_are_known() -> None:
+    said = judge_writer({"a": Commits([0.5] * 30, [400] * 30, [8000] * 30, 400)})
+    assert "400 of 400 batches of 20 rows each" in said.detail
+    assert said.advice[0].evidence["rows_per_batch"] == 20
+    facts = {"commit_s": [0.5] * 30, "commit_batches": [4] * 30, "commit_age_s": [1.0] * 30, "commit_max_batches": 4}
+    assert commits_of({"old": facts})["old"].rows == [0] * 30
+    assert "rows" not in judge_writer(commits_of({"old": facts})).detail
+
+
 def test_the_size_that_is_set_is_not_advised() -> None:
-    assert judge_writer({"a": Commits([0.05] * 30, [10_000] * 30, 10_000)}).advice == ()
+    assert judge_writer({"a": Commits([0.05] * 30, [10_000] * 30, [], 10_000)}).advice == ()
 
 
 def test_commits_before_a_quiet_night_are_not_judged() -> None:
@@ -75,6 +84,8 @@ def test_a_pool_has_room_for_twice_the_root(busy: float, limit: int, needed: int
 def test_too_few_and_too_many_connections_are_told() -> None:
     few = judge_pool("d", Connections(10.0, 12, 100, 3, 300.0))
     assert (few.status, few.advice[0].proposed) == ("warn", "17 over all processes")
+    shared = judge_pool("d", Connections(10.0, 12, 100, 3, 300.0, clients=5))
+    assert shared.advice[0].proposed == "17 over all processes, 4 for each of 5"
     many = judge_pool("d", Connections(1.0, 95, 100, 3, 300.0))
     assert (many.status, many.advice[0].expected_effect) == ("warn", "connections left for people and backups")
     assert judge_pool("d", Connections(10.0, 20, 100, 3, 300.0)).status == "ok"
