@@ -22,6 +22,7 @@ from streamgauge.embedded import postgres_bin
 from streamgauge.processes import wait_until
 from streamgauge.stack import get
 from tests.debian_postgres import BINARIES, is_installed
+from tests.integration.test_backup import commands, run
 from tests.pipeline import Pipeline
 from tests.postgres_node import USER, Cluster
 
@@ -284,3 +285,20 @@ def test_the_pipeline_does_all_of_its_work_as_its_roles(cluster: Cluster, tmp_pa
         for service in ("aggregator", "exporter"):
             assert "InsufficientPrivilege" not in pipeline.log(service).read_text()
             assert "permission denied" not in pipeline.log(service).read_text()
+
+
+def test_a_backup_brings_back_what_each_role_may_do(cluster: Cluster, tmp_path: Path, redis_url: str) -> None:
+    """Made and restored by the owner of the schema, with the runbook's own commands."""
+    tables = "SELECT relname, relacl FROM pg_class WHERE relnamespace = 'streamgauge'::regnamespace ORDER BY 1"
+    rights = f"{tables}; SELECT defaclrole::regrole, defaclobjtype, defaclacl FROM pg_default_acl ORDER BY 1, 2"
+    before = cluster.nodes[ONE].sql(rights)
+    assert "streamgauge_exporter=r/streamgauge_owner" in before
+    make, put, _ = commands()
+    bin_folder = BINARIES if cluster.tls else postgres_bin()
+    for block in (make, put):
+        run(block, cluster.address("owner", ONE), tmp_path, tools=bin_folder, **cluster.client())
+    assert cluster.nodes[ONE].sql(rights) == before
+    assert streamgauge(cluster, "aggregator", "audit", REDIS_URL=redis_url) == 0
+    assert ask(cluster, "exporter", "SELECT count(*) >= 0 FROM streamgauge.totals") == "t"
+    said = {sql: ask(cluster, role, sql) for role in REFUSED for sql in REFUSED[role] if "streamgauge." in sql}
+    assert {sql for sql, text in said.items() if "ERROR" not in text} == set()
