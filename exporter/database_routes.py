@@ -1,7 +1,8 @@
 """What DatabaseOptimizer has to say: its state, in whole and in short.
 
 In: the exporter. Out: /api/monitoring/database-optimization/status and /metrics/database.
-Promise: rows of one snapshot; what nobody has measured is null, never 0; no address of a target.
+Promise: rows of one snapshot within a probe's deadline; what nobody has measured is null, never 0; no address of a
+target.
 """
 
 from datetime import datetime
@@ -154,14 +155,15 @@ def add_database_routes(app: FastAPI, exporter: Exporter) -> None:
         actions: Annotated[int, Query(ge=0, le=SHOWN_ACTIONS, description="changes at most")] = SHOWN_ACTIONS,
     ) -> Any:
         try:
-            return Status.model_validate(await read_status(exporter.pool, findings, actions))
+            return Status.model_validate(await exporter.in_time(read_status(exporter.pool, findings, actions)))
         except AWAY as error:
             return _unavailable(error)
 
     @app.get("/metrics/database", response_model=Summary, responses=UNAVAILABLE)
     async def summary() -> Any:
         try:
-            return summarize(Status.model_validate(await read_status(exporter.pool, SHOWN_FINDINGS, 0)))
+            found = await exporter.in_time(read_status(exporter.pool, SHOWN_FINDINGS, 0))
+            return summarize(Status.model_validate(found))
         except AWAY as error:
             return _unavailable(error)
 

@@ -112,14 +112,14 @@ def add_job_routes(app: FastAPI, exporter: Exporter) -> None:
     @app.get("/api/monitoring/jobs", response_model=Jobs, responses=AWAY_ANSWER)
     async def list_jobs() -> Any:
         try:
-            return {"jobs": await jobs.list_jobs(exporter.pool)}
+            return {"jobs": await exporter.in_time(jobs.list_jobs(exporter.pool))}
         except AWAY as error:
             return _away(error)
 
     @app.get("/api/monitoring/jobs/{job}/history", response_model=History, responses={**AWAY_ANSWER, **UNKNOWN_ANSWER})
     async def history(job: JobName, limit: Annotated[int, Query(ge=1, le=MAX_RUNS)] = 50) -> Any:
         try:
-            runs = await jobs.history(exporter.pool, job, limit=limit)
+            runs = await exporter.in_time(jobs.history(exporter.pool, job, limit=limit))
             if not runs and job not in {row["job"] for row in await jobs.list_jobs(exporter.pool)}:
                 return JSONResponse({"error": f"there is no job {job}"}, 404)
         except AWAY as error:

@@ -58,6 +58,11 @@ class PerformanceUnavailable(BaseModel):
     error: str
 
 
+async def _read(exporter: Exporter, limit: int) -> Any:
+    async with acquire(exporter.pool) as connection:
+        return await read_performance(connection, limit)
+
+
 def add_performance_routes(app: FastAPI, exporter: Exporter) -> None:
     """Add the route."""
 
@@ -66,8 +71,7 @@ def add_performance_routes(app: FastAPI, exporter: Exporter) -> None:
         limit: Annotated[int, Query(ge=0, le=SHOWN, description="recommendations at most")] = SHOWN,
     ) -> Any:
         try:
-            async with acquire(exporter.pool) as connection:
-                return Performance.model_validate(await read_performance(connection, limit))
+            return Performance.model_validate(await exporter.in_time(_read(exporter, limit)))
         except AWAY as error:
             return JSONResponse({"error": f"the database does not answer: {type(error).__name__}"}, 503)
 

@@ -6,6 +6,8 @@ Promise: it refuses to start on an old schema and says how to migrate; a stop an
 
 import asyncio
 import logging
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 from uuid import UUID
 
 from database.connect import AWAY, Pool, acquire
@@ -23,6 +25,7 @@ from exporter.snapshot import OtherDatabase, Snapshots, Unavailable, View
 from exporter.streams import COUNT_DEADLINE_S, Streams, Waiting
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 POOL_SIZE = 6
 REPLICA_POOL_SIZE = 3
@@ -42,6 +45,8 @@ class Exporter:
         self._pool: Pool | None = None
         self._history: HistoryServers | None = None
         self._snapshots: Snapshots | None = None
+        self._left_behind: set[asyncio.Future[Any]] = set()
+        """Reads that did not answer in time; none is waited for."""
 
     @property
     def pool(self) -> Pool:
@@ -75,11 +80,34 @@ class Exporter:
 
     async def aclose(self) -> None:
         """Close everything, within a deadline."""
+        for task in self._left_behind:
+            task.cancel()
         await self.monitor.aclose()
         await self.refresher.aclose()
         await self.streams.aclose()
         replicas = self._history.pools() if self._history is not None else []
         await asyncio.gather(*(_close(pool) for pool in (self._pool, *replicas) if pool is not None))
+
+    async def in_time(self, read: Awaitable[T]) -> T:
+        """Return what is read; TimeoutError after a probe's deadline.
+
+        A read that is cancelled may hang on (a driver waits for the server to confirm), so it is not waited for.
+        """
+        task = asyncio.ensure_future(read)
+        self._left_behind.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self.settings.streamgauge_probe_deadline_s)
+        finally:
+            task.cancel()
+        if not done:
+            raise TimeoutError
+        return task.result()
+
+    def _forget(self, task: "asyncio.Future[Any]") -> None:
+        self._left_behind.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: nobody waits for it any more
 
     async def not_ready(self) -> list[str]:
         """Return why a scrape could not be served now; empty when it could."""

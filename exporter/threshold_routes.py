@@ -123,12 +123,21 @@ def add_threshold_routes(app: FastAPI, exporter: Exporter) -> None:
     _add_changing(app, exporter)
 
 
+async def _list(exporter: Exporter) -> Any:
+    async with acquire(exporter.pool) as connection:
+        return await thresholds.list_thresholds(connection, datetime.now(UTC))
+
+
+async def _history(exporter: Exporter, threshold_id: int, limit: int) -> Any:
+    async with acquire(exporter.pool) as connection:
+        return await thresholds.changes(connection, threshold_id, limit)
+
+
 def _add_reading(app: FastAPI, exporter: Exporter) -> None:
     @app.get("/api/thresholds", response_model=ThresholdsNow, responses=AWAY_ANSWER)
     async def list_thresholds() -> Any:
         try:
-            async with acquire(exporter.pool) as connection:
-                return {"thresholds": await thresholds.list_thresholds(connection, datetime.now(UTC))}
+            return {"thresholds": await exporter.in_time(_list(exporter))}
         except AWAY as error:
             return _away(error)
 
@@ -137,8 +146,7 @@ def _add_reading(app: FastAPI, exporter: Exporter) -> None:
         threshold_id: ThresholdId, limit: Annotated[int, Query(ge=1, le=MAX_CHANGES)] = 100
     ) -> Any:
         try:
-            async with acquire(exporter.pool) as connection:
-                return {"changes": await thresholds.changes(connection, threshold_id, limit)}
+            return {"changes": await exporter.in_time(_history(exporter, threshold_id, limit))}
         except AWAY as error:
             return _away(error)
 

@@ -111,6 +111,39 @@ async def test_frozen_servers_delay_nobody_and_are_well_again_when_they_go_on(
         assert (await components(client))["redis"]["status"] == "ok"
 
 
+SERVICES = (
+    "/metrics/database",
+    "/metrics/performance",
+    "/api/monitoring/database-optimization/status",
+    "/api/monitoring/jobs",
+    "/api/monitoring/jobs/upkeep/history",
+    "/api/thresholds",
+    "/api/thresholds/1/history",
+)
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["before any connection", "with open connections"])
+async def test_what_the_services_say_is_refused_in_time_while_the_database_hangs(
+    dsn: str, redis_url: str, postgres_server: PostgresServer, is_open: bool
+) -> None:
+    async with exporter(dsn, redis_url) as client:
+        if is_open:
+            for path in SERVICES:
+                assert (await client.get(path)).status_code in (200, 404)
+        with stopped(postgres_server.pid):
+            for path in SERVICES:
+                began = time.perf_counter()
+                answer = await client.get(path)
+                assert time.perf_counter() - began < WITHIN_S, path
+                assert (answer.status_code, answer.json()["error"]) == (
+                    503,
+                    "the database does not answer: TimeoutError",
+                )
+        deadline = time.monotonic() + 30
+        while (await client.get(SERVICES[0])).status_code != 200:
+            assert time.monotonic() < deadline
+
+
 async def test_a_fault_in_one_probe_hides_nothing_else(
     dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,7 @@
 """`streamgauge thresholds`, as a person runs it: list, pin, revert, history, on a real database."""
 
 import asyncio
+import getpass
 import json
 import os
 import subprocess
@@ -84,3 +85,32 @@ def test_a_threshold_that_does_not_exist_is_refused(dsn: str, arguments: tuple[s
     done = command(dsn, *arguments)
     assert done.returncode == 2
     assert "999" in done.stderr
+
+
+def test_a_person_keeps_a_time_from_teaching(dsn: str) -> None:
+    """Of one metric or of all; a zone counts, UTC where none is named."""
+    first = command(dsn, "exclude", "2026-01-31T14:00", "2026-01-31T15:30", "--reason", "load test", "--metric", METRIC)
+    assert (first.returncode, first.stdout) == (0, "excluded\n"), first.stderr
+    assert command(dsn, "exclude", "2026-02-01T01:00+01:00", "2026-02-01T02:00", "--reason", "outage").returncode == 0
+    for wrong in (("2026-01-31T15:00", "2026-01-31T14:00"), ("2026-01-31T15:00", "2026-01-31T15:00")):
+        refused = command(dsn, "exclude", *wrong, "--reason", "r")
+        assert (refused.returncode, refused.stderr) == (2, "streamgauge: FROM is not before TO\n")
+    assert command(dsn, "exclude", "soon", "2026-01-31T15:00", "--reason", "r").returncode == 2
+    assert command(dsn, "exclude", "2026-01-31T14:00", "2026-01-31T15:00").returncode == 2, "a reason is asked for"
+    kept = asyncio.run(exclusions(dsn))
+    assert [row[:4] for row in kept] == [
+        (METRIC, "2026-01-31 14:00", "2026-01-31 15:30", "load test"),
+        (None, "2026-02-01 00:00", "2026-02-01 02:00", "outage"),
+    ]
+    assert {row[4] for row in kept} == {getpass.getuser()}
+
+
+async def exclusions(dsn: str) -> list[tuple[Any, ...]]:
+    """Return metric, from, to, reason and who."""
+    pool = await open_pool(read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn}))
+    try:
+        rows = await pool.fetch("""SELECT metric, to_char(from_at, 'YYYY-MM-DD HH24:MI'),
+            to_char(to_at, 'YYYY-MM-DD HH24:MI'), reason, actor FROM threshold_exclusions ORDER BY exclusion_id""")
+        return [tuple(row) for row in rows]
+    finally:
+        await pool.close()

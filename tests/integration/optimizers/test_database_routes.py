@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from database import optimization
+from database import jobs, optimization
 from database.connect import open_pool
 from database.optimization import Answered
 from database.settings import read_settings
@@ -59,6 +59,35 @@ async def test_run_and_its_findings_are_shown(dsn: str, redis_url: str) -> None:
     assert shown['streamgauge_check_duration_seconds{check="I6"}'] > 0
     assert shown["streamgauge_optimizer_connections"] == 2
     assert shown["streamgauge_optimizer_database_time_share"] > 0
+
+
+async def test_changes_and_the_next_run_are_shown(dsn: str, redis_url: str) -> None:
+    """What was done, from what to what, how to undo it; also what failed; and when the schedule comes again."""
+    pool = await open_pool(read_settings(OptimizerSettings, {"POSTGRES_DSN": dsn}), size=1)
+    finding: dict[str, str | None] = {"target": "monitoring", "check_id": "I6", "fingerprint": "f1", "tier": "opt_in"}
+    finding["rollback"] = "CREATE INDEX"
+    try:
+        async with pool.acquire() as connection:
+            done = await optimization.begin_action(connection, finding, "DROP INDEX i", {"size_bytes": 8192})
+            await optimization.end_action(connection, done, {"size_bytes": 0}, None)
+            await optimization.begin_action(connection, finding | {"rollback": None}, "ANALYZE t", {})
+        await jobs.register(pool, [jobs.Planned("run_optimization", "checks", 3600.0, False)])
+        before = datetime.now(UTC)
+        async with exporter(dsn, redis_url) as client:
+            said = (await client.get(STATUS)).json()
+            few = (await client.get(STATUS, params={"actions": 1})).json()["applied_actions"]
+    finally:
+        await pool.close()
+    newest, first = said["applied_actions"]
+    assert few == [newest]
+    assert (newest["sql"], newest["finished"], newest["after"], newest["rollback"]) == ("ANALYZE t", None, None, None)
+    same = {"target": "monitoring", "check": "I6", "fingerprint": "f1", "tier": "opt_in", "rollback": "CREATE INDEX"}
+    same |= {"sql": "DROP INDEX i", "before": {"size_bytes": 8192}, "after": {"size_bytes": 0}, "error": None}
+    assert {name: first[name] for name in same} == same
+    assert first["finished"] >= first["at"]
+    next_run = datetime.fromisoformat(said["next_run"])
+    assert before < next_run <= before + timedelta(hours=1, seconds=5)
+    assert (next_run.minute, next_run.second) == (0, 0)
 
 
 @pytest.mark.parametrize(
