@@ -1,5 +1,6 @@
 """The page in a real browser while real servers die: it names what is away, and all is well again once it is back."""
 
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +66,47 @@ def test_killed_redis_and_killed_aggregator_are_told_and_their_return_too(
         browser.wait(lambda: component(browser, "redis") == "ok", "Redis is back")
         assert browser.evaluate("performance.getEntriesByType('navigation').length") == 1
         assert browser.complaints == []
+
+
+def producer(browser: Browser, service: str) -> dict[str, str]:
+    """The row of a service's producer: its cells by their labels."""
+    return browser.evaluate(
+        "Object.fromEntries([...([...document.querySelectorAll('#producers tbody tr')]"
+        f".find(r => r.cells[0].innerText.startsWith('{service}/'))?.cells ?? [])]"
+        ".map(c => [c.dataset.label ?? 'producer', c.innerText]))"
+    )
+
+
+def test_a_producer_that_stalls_is_named_with_how_long_it_was_not_heard_of(
+    browser: Browser, dsn: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Beside one that goes on, in the same shard; it is well again when it wakes."""
+    quick = {"STREAMGAUGE_SHARDS": "1", "STREAMGAUGE_LIVE_S": "3"}
+    with Pipeline(tmp_path, dsn, redis_url, **quick) as pipeline:
+        pipeline.aggregator()
+        pipeline.exporter()
+        pipeline.emitter(EMIT, "emitter 1", STREAMGAUGE_SERVICE="shop")
+        stalled = pipeline.emitter(EMIT, "emitter 2", STREAMGAUGE_SERVICE="stalled")
+        browser.visit(f"http://127.0.0.1:{pipeline.port}/")
+        browser.wait(lambda: producer(browser, "stalled").get("verdict") == "complete", "both are heard of", 30)
+        accepted = int(producer(browser, "stalled")["accepted"].replace(",", ""))
+        assert accepted > 0
+
+        stalled.send_signal(signal.SIGSTOP)
+        browser.wait(lambda: "unclean" in producer(browser, "stalled").get("state", ""), "it is missed", 30)
+        found = producer(browser, "stalled")
+        assert found["verdict"] == "ended without a farewell; complete"
+        assert producer(browser, "shop")["verdict"] == "complete"
+        assert "ended without a farewell" in state_of(browser)
+        browser.wait(lambda: seconds(producer(browser, "stalled")) >= 5, "its age grows", 30)
+        assert seconds(producer(browser, "shop")) < 5
+
+        stalled.send_signal(signal.SIGCONT)
+        browser.wait(lambda: producer(browser, "stalled").get("verdict") == "complete", "it is heard of again", 30)
+        browser.wait(lambda: "All is well" in browser.text(".headline"), "all is well")
+
+
+def seconds(row: dict[str, str]) -> int:
+    """How long ago a producer was heard of, as the page says it; 0 for less than it counts."""
+    found = re.search(r"(\d+) s", row.get("heard of", ""))
+    return int(found[1]) if found else 0
