@@ -1,6 +1,7 @@
 """Rules compared on made-up latency: shaped by day and weekend, noise that lasts, spikes, 5x incidents in history."""
 
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,6 @@ from optimizers.thresholds.rules import Floats, Ints
 SLOTS = 288
 REPEATS = 8
 SHARES = (0.0, 0.02, 0.10)
-GLOBAL = ("mean+3sd", "global MAD", "global p99.5")
 
 
 def latency(rng: np.random.Generator, days: int, from_day: int, incidents: float) -> tuple[Ints, Floats]:
@@ -49,28 +49,33 @@ def limits(kind: str, at: Ints, values: Floats, clean_at: Ints) -> Floats:
 
 
 class Judged(NamedTuple):
-    """Of one rule on one share of incidents."""
+    """Of one rule on one share of incidents: hours at 2x and 1.5x that fire, and false firings in a week."""
 
     doubled: float
     half_more: float
     false_a_week: float
+    """Three samples in a row."""
+    false_of_one_a_week: float
+    """A single sample is enough."""
 
 
 @cache
 def judge(kind: str, incidents: float) -> Judged:
-    """Return the shares of hours at 2x and 1.5x that fire, and false firings a week, three samples in a row."""
-    fired, hours, false = {2.0: 0, 1.5: 0}, 0, 0
+    """Return how a rule that a history taught serves on clean days; what is detected is three samples in a row."""
+    fired, hours, false, singles = {2.0: 0, 1.5: 0}, 0, 0, 0
     for seed in range(REPEATS):
         at, values, clean_at, clean = history(seed, incidents)
         limit = limits(kind, at, values, clean_at)
-        false += rules.firings(clean_at, rules.is_over(clean, limit, "high"))
+        over = rules.is_over(clean, limit, "high")
+        false += rules.firings(clean_at, over)
+        singles += rules.firings(clean_at, over, 1)
         for hour in range(0, len(clean), 12):
             span = slice(hour, hour + 12)
             for step in fired:
                 over = rules.is_over(step * clean[span], limit[span], "high")
                 fired[step] += rules.firings(clean_at[span], over) > 0
             hours += 1
-    return Judged(fired[2.0] / hours, fired[1.5] / hours, false / (2 * REPEATS))
+    return Judged(fired[2.0] / hours, fired[1.5] / hours, false / (2 * REPEATS), singles / (2 * REPEATS))
 
 
 @cache
@@ -80,39 +85,56 @@ def history(seed: int, incidents: float) -> tuple[Ints, Floats, Ints, Floats]:
     return *latency(rng, 28, 0, incidents), *latency(rng, 14, 28, 0.0)
 
 
+TABLE = Path(__file__).parents[4] / "docs" / "thresholds.md"
+RULES = {
+    "mean + 3 sd": "mean+3sd",
+    "p99.5": "global p99.5",
+    "median + 3.5 MAD": "global MAD",
+    "hour x weekend p99.5": "hour x weekend p99.5",
+    "hour x weekend median + 3.5 MAD (used)": "seasonal MAD",
+}
+POINTS = 1.0
+"""Percentage points, and hundredths of it a week of false firings, between the table and what is measured here."""
+
+
+def told() -> dict[str, list[list[float]]]:
+    """Return the table of the documentation: rule -> false firings (1 sample, 3 samples), 2x and 1.5x by incidents."""
+    rows = [line.strip("| ").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    cells = {name.strip(): [cell.replace("%", "").split("/") for cell in rest] for name, *rest in rows}
+    return {name: [[float(one) for one in cell] for cell in cells[name]] for name in RULES}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_is_as_good_as_the_documentation_says(rule: str) -> None:
+    """Every cell of its table, measured anew."""
+    judged = [judge(RULES[rule], incidents) for incidents in SHARES]
+    false, doubled, half_more = told()[rule]
+    assert [judged[0].false_of_one_a_week, judged[0].false_a_week] == pytest.approx(false, abs=POINTS / 100)
+    assert [100 * one.doubled for one in judged] == pytest.approx(doubled, abs=POINTS)
+    assert [100 * one.half_more for one in judged] == pytest.approx(half_more, abs=POINTS)
+
+
 @pytest.mark.parametrize("incidents", SHARES)
-def test_seasonal_mad_sees_doubled_hours_whatever_the_history_and_fires_falsely_rarely(incidents: float) -> None:
+def test_the_rule_in_use_sees_doubled_hours_whatever_the_history_and_fires_falsely_rarely(incidents: float) -> None:
     found = judge("seasonal MAD", incidents)
     assert found.doubled >= 0.95
     assert found.false_a_week <= 0.2
+    others = [judge(kind, incidents) for kind in RULES.values() if kind != "seasonal MAD"]
+    assert found.doubled > max(one.doubled for one in others) + 0.2
+    assert found.half_more > max(one.half_more for one in others) + 0.1
 
 
-@pytest.mark.parametrize("incidents", SHARES)
-@pytest.mark.parametrize("other", GLOBAL)
-def test_seasonal_mad_sees_more_than_any_rule_without_hours(other: str, incidents: float) -> None:
-    seasonal, found = judge("seasonal MAD", incidents), judge(other, incidents)
-    assert seasonal.doubled > found.doubled + 0.3
-    assert seasonal.half_more > found.half_more + 0.3
+def test_seasons_buy_detection_and_medians_resistance() -> None:
+    """Hours beat any rule without them on a clean history; after incidents only medians still see."""
+    without = [judge(kind, 0.0).doubled for kind in ("mean+3sd", "global MAD", "global p99.5")]
+    assert min(judge(kind, 0.0).doubled for kind in ("hour x weekend p99.5", "seasonal MAD")) > max(without) + 0.2
+    assert max(judge(kind, 0.10).doubled for kind in ("mean+3sd", "global p99.5")) < 0.02
+    assert judge("hour x weekend p99.5", 0.10).doubled < 0.3 * judge("hour x weekend p99.5", 0.0).doubled
+    assert judge("global MAD", 0.10).doubled > 0.5 * judge("global MAD", 0.0).doubled
 
 
-def test_after_incidents_only_rules_of_medians_still_see() -> None:
-    assert judge("mean+3sd", 0.10).doubled < 0.02
-    assert judge("global p99.5", 0.10).doubled < 0.02
-    assert judge("global MAD", 0.10).doubled > 0.05
-
-
-def test_a_quantile_of_hours_learns_the_incidents_that_a_median_ignores() -> None:
-    """The hours alone are not enough: a half percent lies within any incident."""
-    clean, after = judge("hour x weekend p99.5", 0.0), judge("hour x weekend p99.5", 0.10)
-    assert clean.doubled > max(judge(kind, 0.0).doubled for kind in GLOBAL) + 0.2
-    assert after.doubled < 0.3 * clean.doubled
-    assert judge("seasonal MAD", 0.10).doubled > after.doubled + 0.7
-    assert clean.false_a_week > 0.2
-
-
-def test_half_more_is_seen_less_than_double_and_less_after_incidents() -> None:
-    for kind in ("seasonal MAD", *GLOBAL):
-        for incidents in SHARES:
-            found = judge(kind, incidents)
-            assert found.half_more <= found.doubled
-        assert judge(kind, 0.10).half_more <= judge(kind, 0.0).half_more
+def test_three_samples_in_a_row_remove_the_false_firings() -> None:
+    for kind in RULES.values():
+        found = judge(kind, 0.0)
+        assert found.false_of_one_a_week > 5
+        assert found.false_a_week < 0.05 * found.false_of_one_a_week
