@@ -54,6 +54,21 @@ async def test_second_column_is_proposed_only_where_it_halves_the_cost_again(ill
 
 
 @on_15
+async def test_a_statement_gets_two_indexes_at_most(ill: Ill) -> None:
+    """Three tables of which each would need one; the third is found once the two are there."""
+    sizes = {"t": 160_000, "u": 40_000, "v": 12_000}
+    make = "CREATE TABLE {} AS SELECT g AS a, repeat('x', 50) AS d FROM generate_series(1, {}) AS g"
+    await ill.sql(*EXTENSIONS, *[make.format(name, rows) for name, rows in sizes.items()], "ANALYZE")
+    slow = ["SELECT t.d FROM t, u, v WHERE t.a = 7 AND u.a = 7 AND v.a = 7"] * 12
+    one = await ill.after_an_hour(ProvedIndex(mean_ms=0.0, indexes_per_statement=1), *slow)
+    assert list(one) == ["public.t (a)"]
+    two = await ill.after_an_hour(CHECK, *slow)
+    assert set(two) == {"public.t (a)", "public.u (a)"}
+    await ill.sql(*[str(finding.sql) for finding in two.values()])
+    assert list(await ill.after_an_hour(CHECK, *slow)) == ["public.v (a)"]
+
+
+@on_15
 async def test_joins_updates_and_odd_names_are_planned(ill: Ill) -> None:
     """Aliases, quoted columns, statements that write."""
     await ill.sql(*EXTENSIONS, "CREATE TABLE u AS SELECT generate_series(1, 5) AS i", *TABLE, "ANALYZE u")

@@ -387,8 +387,10 @@ async def test_indexes_that_do_not_cover_each_other_are_kept(ill: Ill) -> None:
 async def test_what_enforces_stays_and_its_plain_twin_goes(ill: Ill) -> None:
     """Whichever is older."""
     await ill.sql("CREATE TABLE t (a int NOT NULL)", "CREATE INDEX plain ON t (a)", "ALTER TABLE t ADD PRIMARY KEY (a)")
+    await ill.sql("CREATE TABLE u (a int NOT NULL)", "CREATE INDEX u_plain ON u (a)")
+    await ill.sql("CREATE UNIQUE INDEX ident ON u (a)", "ALTER TABLE u REPLICA IDENTITY USING INDEX ident")
     found = await ill.findings(DuplicateIndex())
-    assert list(found) == ["public.plain"]
+    assert set(found) == {"public.plain", "public.u_plain"}
     assert found["public.plain"].evidence["covered_by"] == "public.t_pkey"
 
 

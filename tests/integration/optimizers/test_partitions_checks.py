@@ -248,3 +248,5 @@ async def test_p4_statement_without_the_key_is_found(ill: Ill) -> None:
     assert finding.evidence["query"].startswith("SELECT v FROM m WHERE v")
     assert finding.severity is Severity.WARN
     assert "without its key at" in finding.recommendation
+    often = await ill.after_an_hour(PartitionSize(calls_warn=1, calls_critical=6), *(statements * 6))
+    assert {found.severity for found in often.values()} == {Severity.CRITICAL}

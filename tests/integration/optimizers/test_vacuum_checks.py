@@ -198,6 +198,9 @@ async def test_v4_big_table_on_default_settings_is_found_with_its_undo(ill: Ill)
     await ill.sql(found.rollback)
     assert "public.t" in await ill.findings(check)
     assert not await ill.findings(DefaultAutovacuum(rows_warn=2000))
+    huge = (await ill.findings(DefaultAutovacuum(rows_warn=1000, rows_critical=1999, min_changed_rows=500)))["public.t"]
+    assert huge.severity is Severity.CRITICAL
+    assert "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000" in (huge.sql or "")
 
 
 @only_18
