@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "monitoring/prometheus/rules"
+THRESHOLDS = ROOT / "optimizers/thresholds/default.toml"
 CASES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "alert_cases.yml").read_text())
 ALWAYS = "Watchdog"
 """It has no silent case."""
@@ -37,6 +39,15 @@ def test_every_alert_has_both_cases() -> None:
     assert CASES.keys() == ALERTS.keys()
     assert {name for name, cases in CASES.items() if "silent" not in cases} == {ALWAYS}
     assert all("fires" in cases for cases in CASES.values())
+
+
+def test_every_calibrated_metric_is_compared_and_missed() -> None:
+    """By name: a threshold that is defined and that no alert reads would be learnt for nobody."""
+    defined = {one["name"] for one in tomllib.loads(THRESHOLDS.read_text())["threshold"]}
+    expressions = {name: rule["expr"] for name, (_, rule) in ALERTS.items()}
+    missed = set(re.findall(r'streamgauge_threshold\{metric="(\w+)"', expressions.pop("ThresholdsMissing")))
+    compared = set(re.findall(r'streamgauge_threshold\{metric="(\w+)"', " ".join(expressions.values())))
+    assert missed == compared == defined
 
 
 @pytest.mark.parametrize("name", sorted(ALERTS))

@@ -165,13 +165,13 @@ async def test_what_no_stream_holds_any_more_is_told_and_counted(
 async def test_a_load_test_run_comes_back_with_its_schema(first: Consumer, dsn: str, tmp_path: Path) -> None:
     """And what was made since the dump does not stay beside it."""
     pool = await first.pool()
-    schema = await ensure_run(pool, "trial", 1)
+    schema = await ensure_run(pool, "trial", 1, 10)
     assert schema is not None
     await pool.execute(
         f"INSERT INTO {schema}.metrics (name, kind, help, unit, merge, live) VALUES ('m', 1, '', '', '', false)"
     )
     saved = dump(dsn, tmp_path)
-    later = await ensure_run(pool, "later", 1)
+    later = await ensure_run(pool, "later", 1, 10)
     await first.lanes.aclose()
     restore(saved, dsn)
     pool = await first.pool()

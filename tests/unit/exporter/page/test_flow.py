@@ -9,12 +9,12 @@ from exporter.page import flow
 from exporter.snapshot import Head, View
 
 NOW_S = 1_000_000.0
-SHOP = Service("shop", 100, 90, 0, 0, 0, 3, {"live": 2, "ended": 1}, NOW_S - 4, {})
+SHOP = Service("shop", 100, 90, 0, 0, 0, 3, 0, {"live": 2, "ended": 1}, NOW_S - 4, {})
 HEAD = Head("", "", 1, None, None, NOW_S)
 
 
 def view(*services: Service, in_flight: dict[str, int] | None = None, last_commit_s: float | None = None) -> View:
-    pipeline = Pipeline({}, {}, {}, 1, last_commit_s)
+    pipeline = Pipeline({}, 0, {}, {}, 1, last_commit_s)
     return View(HEAD, ([], []), "1", 12, True, 0.1, list(services), pipeline, in_flight, 0.0)
 
 
