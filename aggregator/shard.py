@@ -68,6 +68,8 @@ class Shard:
         self._is_over = False
         self._prepared: asyncio.Queue[Prepared | None] = asyncio.Queue(maxsize=1)
         self._reclaim_at = 0.0
+        self._gathered_at = float("-inf")
+        """Of `time.monotonic`."""
         self._tallied: set[str] = set()
         """Those without payload that were counted: a look on its way finds one again after it is acknowledged."""
         self._in_flight = 0
@@ -99,7 +101,10 @@ class Shard:
         await self._read.put(None)
 
     async def _gather(self, is_backlog: bool) -> list[Entry]:
-        """Collect entries until the commit interval is over or there are enough; under backlog what is there."""
+        """Collect entries until an interval after the last ones or until there are enough; under backlog what is there.
+
+        So that a lone batch is committed at once, and many small ones no more often than the interval says.
+        """
         if self.stop.is_set():
             return []
         entries = await self._reclaimed()
@@ -112,8 +117,10 @@ class Shard:
             if has_waited or not entries:
                 break
             # One pause instead of a read per entry: with many small producers each read would return one.
-            await self._pause(self._settings.streamgauge_commit_interval_s)
+            await self._pause(self._gathered_at + self._settings.streamgauge_commit_interval_s - time.monotonic())
             has_waited = True
+        if entries:
+            self._gathered_at = time.monotonic()
         return entries
 
     async def _hold(self, entries: Sequence[Entry]) -> None:
@@ -138,9 +145,9 @@ class Shard:
         return max(0, min(settings.streamgauge_commit_max_batches - len(entries), of_bytes))
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, but wake up at once when stopping."""
+        """Sleep, but wake up at once when stopping; not at all where there is no time left."""
         try:
-            await asyncio.wait_for(self.stop.wait(), seconds)
+            await asyncio.wait_for(self.stop.wait(), max(0.0, seconds))
         except TimeoutError:
             return
 

@@ -68,3 +68,19 @@ async def test_acknowledging_a_duplicate_waits_for_a_write_of_its_own(dsn: str, 
         await c.consume()
         assert await c.one(row) != before
         assert await c.one("SELECT count(*) FROM commits") == 2
+
+
+async def test_lone_batch_is_committed_at_once_and_those_behind_it_together(dsn: str, redis_url: str) -> None:
+    """The interval is counted from the last commit's entries on, not from the first entry of the next."""
+    async with consumer(dsn, redis_url, streamgauge_commit_interval_s=60) as c:
+        first, *rest = batches(3)
+        shard = c.shard()
+        running = asyncio.create_task(shard.run())
+        await c.send(first)
+        await until(c, "SELECT count(*) = 1 FROM commits")
+        for batch in rest:
+            await c.send(batch)
+        shard.stop.set()
+        await running
+        assert await c.one("SELECT count(*) FROM commits") == 2
+        assert await c.one("SELECT sum(committed_events) FROM producers") == 15
