@@ -6,6 +6,7 @@ limit is in batches, which a commit takes whole; how many rows they bring is tol
 """
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Final, NamedTuple
 
 from optimizers.signals.said import Advice, Said, insufficient
@@ -18,6 +19,8 @@ FULL_SHARE: Final = 0.9
 MIN_COMMITS: Final = 20
 LEAST: Final = 1
 MOST: Final = 10_000
+LEAST_ROWS: Final = 500
+"""What is slow with no more is slow for another reason: a slow disk, a lock, a machine that is busy."""
 RECENT_S: Final = 600.0
 """Older commits are not judged: what was slow before a quiet night is not slow now."""
 SETTING: Final = "STREAMGAUGE_COMMIT_MAX_BATCHES"
@@ -60,12 +63,13 @@ def judge_writer(consumers: Mapping[str, Commits]) -> Said:
     detail += f" of {per_batch:.0f} rows each" if rows else ""
     if measured_s <= TARGET_S and largest < FULL_SHARE * limit:
         return Said(WRITER, "ok", f"{detail}: the limit is not reached")
-    slow = measured_s > TARGET_S
+    slow, least = measured_s > TARGET_S, LEAST
     if slow:
         largest = p95([b for s, b in zip(seconds, batches, strict=True) if s > TARGET_S])
-        if largest <= 1:
-            return Said(WRITER, "warn", f"{detail}: a single batch is slow, so that their size is not the cause")
-    proposed = next_size(measured_s, limit if largest >= FULL_SHARE * limit else round(largest))
+        least = _least(per_batch)
+        if largest <= least:
+            return Said(WRITER, "warn", f"{detail}: {_small(least)} slow, so that their size is not the cause")
+    proposed = max(next_size(measured_s, limit if largest >= FULL_SHARE * limit else round(largest)), least)
     if proposed == limit:
         return Said(WRITER, "ok", f"{detail}: no larger size is advised")
     evidence = {"commit_p95_s": round(measured_s, 4), "batches_p95": largest, "commits": len(seconds)}
@@ -73,3 +77,12 @@ def judge_writer(consumers: Mapping[str, Commits]) -> Said:
     effect = "shorter commits, less waiting behind them" if slow else "fewer commits for the same events"
     advice = Advice(SETTING, str(limit), str(proposed), effect, evidence, "medium" if slow else "low")
     return Said(WRITER, "warn" if slow else "ok", detail, (advice,))
+
+
+def _least(rows_per_batch: float) -> int:
+    """Return how many batches bring LEAST_ROWS; as few as may be where nobody tells rows."""
+    return max(ceil(LEAST_ROWS / rows_per_batch), LEAST) if rows_per_batch else LEAST
+
+
+def _small(least: int) -> str:
+    return "a single batch is" if least == LEAST else f"{LEAST_ROWS} rows or fewer are"

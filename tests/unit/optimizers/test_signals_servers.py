@@ -50,6 +50,19 @@ def test_slow_commits_of_one_batch_are_told_but_not_to_be_smaller() -> None:
     assert (mixed.status, mixed.advice) == ("warn", ())
 
 
+@pytest.mark.parametrize(
+    ("batches", "rows_each", "proposed"), [(5, 7, None), (60, 9, "56"), (55, 9, None), (200, 9, "100"), (4, 900, "2")]
+)
+def test_slow_commits_of_few_rows_are_not_told_to_be_smaller(
+    batches: int, rows_each: int, proposed: str | None
+) -> None:
+    """Nothing is won below 500 rows: what takes long is not their writing."""
+    said = judge_writer({"a": Commits([0.5] * 30, [batches] * 30, [batches * rows_each] * 30, 400)})
+    assert [advice.proposed for advice in said.advice] == ([proposed] if proposed else [])
+    assert said.status == "warn"
+    assert ("500 rows or fewer are slow, so that their size is not the cause" in said.detail) is (proposed is None)
+
+
 def test_rows_of_a_batch_are_told_where_they_are_known() -> None:
     said = judge_writer({"a": Commits([0.5] * 30, [400] * 30, [8000] * 30, 400)})
     assert "400 of 400 batches of 20 rows each" in said.detail
