@@ -27,8 +27,6 @@ class Recommendation(NamedTuple):
     confidence: str
     state: str
     since_s: float
-    command: str = ""
-    """To copy; empty when there is none."""
 
 
 class Threshold(NamedTuple):
@@ -80,7 +78,7 @@ def _text(row: RecommendationRow) -> str:
     if row["kind"] == CACHE_TTL:
         before, after = ("was", "now") if row["state"] == "applied" else ("now", "better")
         return f"lifetime {before} {row['current']}, {after} {row['proposed']}"
-    return f"now {row['current']}: {row['proposed']}"
+    return f"now {row['current']}; advised: {row['proposed']}"
 
 
 async def read_thresholds(pool: Pool) -> list[Threshold]:

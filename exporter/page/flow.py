@@ -185,7 +185,7 @@ def _producer(row: Row, dropped: Mapping[str, int], now_s: float) -> Producer:
         row["accepted"],
         row["committed"],
         row["duplicates"],
-        f"{offset_ms:+.1f} ± {spread_ms:.1f} ms",
+        f"{round(offset_ms, 1) + 0.0:+.1f} ± {spread_ms:.1f} ms",  # no -0.0
         level,
         verdict,
     )

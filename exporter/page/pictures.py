@@ -60,7 +60,7 @@ class Pictures:
         """Return what to draw; `why_not` says why there is no picture."""
         span = span if span in RANGES else DEFAULT_RANGE
         known = {one["name"]: one for one in histograms or ()}
-        series = series or (PREFERRED if PREFERRED in known else next(iter(known), ""))
+        series = series or next(iter(names(histograms)), "")
         if not series:
             said = "the database does not answer" if histograms is None else "insufficient data: no histogram in a day"
             return Picked("", span, "", None, said)
@@ -85,6 +85,11 @@ class Pictures:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def names(histograms: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """Return what can be drawn, first what is drawn for whoever asks for nothing."""
+    return sorted((one["name"] for one in histograms or ()), key=lambda name: (name != PREFERRED, name))
 
 
 def _unit(known: Mapping[str, Mapping[str, Any]], series: str) -> str:

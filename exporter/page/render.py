@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from exporter.page import words
 from exporter.page.advice import runs_of
 from exporter.page.overview import summary
-from exporter.page.pictures import Picked
+from exporter.page.pictures import Picked, names
 from exporter.page.state import SIGNS, level_of, outcome_level
 
 PARTS: Final = (
@@ -70,8 +70,8 @@ def _environment() -> Environment:
     # jinja2's annotations admit its own functions only.
     filters: dict[str, Any] = made.filters
     filters.update(words.FILTERS)
-    names: dict[str, Any] = made.globals
-    names.update(
+    globals_: dict[str, Any] = made.globals
+    globals_.update(
         asset=asset,
         sign=SIGNS.__getitem__,
         level_of=level_of,
@@ -83,10 +83,11 @@ def _environment() -> Environment:
 
 
 def parts(context: Mapping[str, Any]) -> dict[str, str]:
-    """Return each part of the page, its title, the numbers of its chart and their time."""
+    """Return each part of the page, its title, the numbers of its charts, what may be drawn, and their time."""
     made = {name: _environment().get_template(f"{name}.html").render(context) for name in PARTS}
     rates = context["rates"]
     made["chart"] = json.dumps({"rates": None if rates is None else rates._asdict(), "behind": context["behind"]})
+    made["histograms"] = json.dumps(names(context["histograms"]))
     made["title"] = title(context)
     made["at"] = f"as of {words.clock(context['now_s'])} UTC"
     return made

@@ -166,6 +166,20 @@ def test_a_histogram_is_picked_and_drawn(browser: Browser, url: str) -> None:
     browser.wait(lambda: "no series of no_such_metric is known" in browser.text("#heat-text"), "it says what is wrong")
 
 
+def test_a_histogram_that_comes_later_is_offered_and_drawn(
+    browser: Browser, dsn: str, other_redis: str, tmp_path: Path
+) -> None:
+    with Pipeline(tmp_path, dsn, other_redis) as pipeline:
+        pipeline.exporter()
+        browser.visit(f"http://127.0.0.1:{pipeline.port}/")
+        assert browser.text("#pick-series") == "none yet"
+        pipeline.aggregator()
+        pipeline.emitter(EMIT, STREAMGAUGE_SERVICE="shop")
+        browser.wait(lambda: "p50" in browser.text("#heat-text .quantiles"), "it is drawn")
+        assert browser.text("#pick-series") == "took_seconds"
+        assert browser.complaints == []
+
+
 def test_the_page_reads_without_scripts_and_under_a_strict_policy(url: str) -> None:
     with httpx.Client() as client:
         answer = client.get(url)

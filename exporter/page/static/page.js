@@ -55,6 +55,7 @@ function put(place, html) {
 function take(parts) {
   for (const [name, html] of Object.entries(parts)) {
     if (name === "chart") drawChart(JSON.parse(html));
+    else if (name === "histograms") offer(JSON.parse(html));
     else if (name === "title") document.title = html;
     else if (name !== "at") put(byId(name === "state" ? "part-state" : name), html);
   }
@@ -142,14 +143,19 @@ const utc = ts => uPlot.tzDate(new Date(ts * 1e3), "Etc/UTC");
 const DASHES = [[], [6, 3], [2, 3]];   // lines are told apart by these as well as by colour
 const clock = ts => ts == null ? "–" : new Date(ts * 1e3).toISOString().slice(11, 19);
 
-function axes(words) {
-  const common = () => ({ stroke: colour("--soft"), grid: { stroke: colour("--hair"), width: 1 }, ticks: { stroke: colour("--hair"), size: 4 }, font: "12px system-ui, sans-serif" });
-  return [{ ...common(), space: 64, size: 32, values: [
+const PADDING = [null, 32, null, null];   // right of the last instant, for the half of its label that lies beyond it
+
+function axis(more) {
+  return { stroke: colour("--soft"), grid: { stroke: colour("--hair"), width: 1 }, ticks: { stroke: colour("--hair"), size: 4 }, font: "12px system-ui, sans-serif", ...more };
+}
+
+function axes(words, more) {
+  return [axis({ space: 64, size: 32, values: [
     [86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1],
     [3600, "{HH}:{mm}", "\n{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
     [60, "{HH}:{mm}", null, null, null, null, null, null, 1],
     [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1],
-  ] }, { ...common(), size: 62, values: (_, splits) => splits.map(v => v == null ? "" : words(v)) }];
+  ] }), axis({ size: 62, values: (_, splits) => splits.map(v => v == null ? "" : words(v)), ...more })];
 }
 
 const drawn = {};   // place -> {plot, key}
@@ -165,7 +171,7 @@ function draw(place, key, options, data) {
   const hooks = { ...options.hooks, setCursor: [newestValues], setData: [newestValues] };
   const cursor = { y: false, points: { size: 7 } };
   const markers = { width: 3, dash: (u, i) => ["solid", "dashed", "dotted"][DASHES.indexOf(u.series[i].dash)] || "solid", fill: () => "transparent" };
-  const plot = new uPlot({ width: box.clientWidth, tzDate: utc, cursor, legend: { markers }, ...options, hooks }, data, box);
+  const plot = new uPlot({ width: box.clientWidth, padding: PADDING, tzDate: utc, cursor, legend: { markers }, ...options, hooks }, data, box);
   drawn[place] = { plot, key };
   newestValues(plot);
 }
@@ -195,11 +201,13 @@ function drawThroughput(rates) {
 }
 
 function drawBehind(behind) {
+  if (![...behind.waits_s, ...behind.in_flight].some(v => v != null)) { clear("behind-chart", "unknown: no look has told yet"); return; }
   if (behind.at_s.length < 2) { clear("behind-chart", "insufficient data: the first look was just now"); return; }
   draw("behind-chart", colour("--ink"), {
     height: 140,
     scales: { y: { range: (_, low, high) => [0, Math.max(2, high * 1.1)] }, flying: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-    axes: axes(seconds),
+    padding: [null, null, null, null],
+    axes: [...axes(seconds, { stroke: colour("--p50") }), axis({ scale: "flying", side: 1, size: 44, stroke: colour("--p90"), grid: { show: false }, values: (_, splits) => splits.map(v => Number.isInteger(v) ? short(v) : "") })],
     series: [{ label: "UTC", value: (_, v) => clock(v) },
       { label: "waits", stroke: colour("--p50"), width: 1.75, points: { show: false }, value: (_, v) => v == null ? "unknown" : seconds(v) },
       { label: "in flight", scale: "flying", stroke: colour("--p90"), dash: DASHES[1], width: 1.25, points: { show: false }, value: (_, v) => v == null ? "unknown" : short(v) }],
@@ -253,6 +261,16 @@ function paintCells(plot, heat) {
     ctx.fillRect(left, upper, Math.max(1, right - left - 1), Math.max(1, lower - upper - 1));
   }
   ctx.restore();
+}
+
+// Histograms that came since the page was painted; what is picked stays, and what went is left: it may have a past.
+function offer(names) {
+  const pick = byId("pick-series"), known = [...pick.options].map(option => option.value);
+  pick.append(...names.filter(name => !known.includes(name)).map(name => new Option(name, name)));
+  if (!names.length || pick.value) return;
+  pick.remove(0);
+  pick.value = names[0];
+  askHeat();
 }
 
 let asking = 0;
