@@ -200,7 +200,7 @@ def _change(name: str, severity: Severity, text: str, value: str, wanted: str, m
         object=name,
         severity=severity,
         recommendation=f"{text} Set {name} = {wanted}.",
-        evidence={"value": value, "proposed": wanted, "memory_bytes": memory_bytes},
+        evidence={"value": value, "proposed": wanted} | ({"memory_bytes": memory_bytes} if memory_bytes else {}),
         sql=f"ALTER SYSTEM SET {name} = '{wanted}'",
         rollback=f"ALTER SYSTEM SET {name} = '{value}'",
     )

@@ -120,6 +120,18 @@ def test_a_finding_that_was_acted_on_is_marked_and_is_no_notice() -> None:
     assert "VACUUM it. Done" in text(render.parts(context(optimizer=found))["findings"])
 
 
+def test_a_check_that_lacks_an_extension_is_counted_as_such() -> None:
+    look = {"title": "t", "target": "m", "findings": 0, "duration_ms": 1.0, "detail": None}
+    checks = [
+        look | {"id": "Q1", "status": "ok", "error": None},
+        look | {"id": "I2", "status": "error", "error": "unsupported"},
+        look | {"id": "I3", "status": "error", "error": "timeout"},
+    ]
+    run = {"started": NOW, "status": "done", "skipped_reason": None, "duration_ms": 1.0}
+    found: dict[str, Any] = {"last_run": run, "checks": checks, "findings": []}
+    assert "3 checks: 1 error, 1 ok, 1 unsupported." in text(render.parts(context(optimizer=found))["findings"])
+
+
 def test_a_job_that_never_ran_is_not_called_well() -> None:
     now = datetime.now(UTC)
     assert "not run yet" in text(render.parts(context(jobs=[]))["thresholds"])
