@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from aggregator.schedule_settings import ScheduleSettings
 from aggregator.settings import AggregatorSettings
 from contract.self_metrics import CATALOGUE
 from database.settings import read_duration_s
 from exporter.settings import ExporterSettings
+from optimizers.jobs import JOBS
 from streamgauge.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +50,16 @@ def test_settings_page_tells_the_defaults() -> None:
                 found = str(read_duration_s(found))
             expected = str(default).lower() if isinstance(default, bool) else str(default).removesuffix(".0")
             assert found == ("-" if default in (None, "") else expected), field
+
+
+def test_schedule_page_tells_every_job_with_its_interval() -> None:
+    """As a setting has it: a job without one could not be told another."""
+    unit_s = {"min": 60.0, "h": 3600.0}
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) (min|h) \|", (ROOT / "docs/schedule.md").read_text(), re.MULTILINE)
+    told = {job: int(number) * unit_s[unit] for job, number, unit in rows}
+    fields = ScheduleSettings.model_fields
+    assert told == {job: fields[f"streamgauge_{job}_interval_s"].default for job in told}
+    assert told.keys() == {"upkeep", "audit", *(job.name for job in JOBS)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

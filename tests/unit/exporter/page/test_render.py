@@ -111,7 +111,7 @@ def test_a_finding_that_was_acted_on_is_marked_and_is_no_notice() -> None:
     }
     finding |= {"recommendation": "VACUUM it.", "sql": "VACUUM public.t", "rollback": None, "tier": "automatic"}
     finding |= {"state": "open", "first_seen": NOW, "acted_at": None}
-    run = {"started": NOW, "status": "done", "skipped_reason": None, "duration_ms": 1.0}
+    run = {"started": NOW, "status": "done", "skipped_reason": None, "duration_ms": 1.0, "database_time_share": 0.0031}
     found: dict[str, Any] = {"last_run": run, "checks": [], "findings": [finding]}
     assert [one.what for one in notices(context(optimizer=found))] == ["findings"]
     assert "VACUUM it. Done" not in text(render.parts(context(optimizer=found))["findings"])
@@ -127,9 +127,10 @@ def test_a_check_that_lacks_an_extension_is_counted_as_such() -> None:
         look | {"id": "I2", "status": "error", "error": "unsupported"},
         look | {"id": "I3", "status": "error", "error": "timeout"},
     ]
-    run = {"started": NOW, "status": "done", "skipped_reason": None, "duration_ms": 1.0}
+    run = {"started": NOW, "status": "done", "skipped_reason": None, "duration_ms": 1.0, "database_time_share": 0.0031}
     found: dict[str, Any] = {"last_run": run, "checks": checks, "findings": []}
-    assert "3 checks: 1 error, 1 ok, 1 unsupported." in text(render.parts(context(optimizer=found))["findings"])
+    said = text(render.parts(context(optimizer=found))["findings"])
+    assert "took 1 ms, 0.31 % of database time. 3 checks: 1 error, 1 ok, 1 unsupported." in said
 
 
 def test_a_job_that_never_ran_is_not_called_well() -> None:
