@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.cluster import Node, Range, master_of, node_at, read_slots, slot_of_command
+from database.redis_connection import guarded
 
 if TYPE_CHECKING:
     Client = Any  # redis-py types every reply as bytes or str; here replies are bytes
@@ -82,7 +83,7 @@ class ClusterLink(Commands):
         """Return the client of one node, for what concerns this node only; it is closed with the link."""
         client = self._clients.get(node)
         if client is None:
-            client = self._clients[node] = Redis(host=node[0], port=node[1], **self._options)
+            client = self._clients[node] = guarded(Redis(host=node[0], port=node[1], **self._options))
         return client
 
     async def aclose(self) -> None:

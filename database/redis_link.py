@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from contract.redis_url import parse_redis_url
 from database.cluster_link import ClusterLink
+from database.redis_connection import guarded
 from database.settings import RedisSettings, SettingsError
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ def open_link(settings: RedisSettings, *, block_s: float = 0.0, at_most_s: float
         if address.nodes:
             return ClusterLink(address.nodes, {**options, "username": address.username, "password": address.password})
         if not address.sentinels:
-            return Redis.from_url(url, **options)
+            return guarded(Redis.from_url(url, **options))
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from None
     # Sentinels answer at once or are skipped; without this each is asked ten times before the next.
     of_sentinels = {**options, "socket_timeout": SENTINEL_TIMEOUT_S, "socket_connect_timeout": SENTINEL_TIMEOUT_S}
     sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels | address.sentinel_access)
     access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
-    return sentinel.master_for(address.master, **options, **access)
+    return guarded(sentinel.master_for(address.master, **options, **access))

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from contract.redis_url import Address, parse_redis_url
 from database.cluster_link import ClusterLink
+from database.redis_connection import guarded
 from database.redis_link import Link, link_options
 from exporter.components import cluster_nodes
 from exporter.components.component import Component, Probe, Severity, Sources, Status
@@ -76,7 +77,7 @@ def _judge_replica(one: Mapping[str, Any]) -> Component:
 async def _sentinel(sources: Sources, address: Address, host: str, port: int) -> Component:
     options: dict[str, Any] = link_options(sources.settings, at_most_s=COUNT_DEADLINE_S)
     options |= address.sentinel_access
-    link: Link = Redis(host=host, port=port, **options)
+    link: Link = guarded(Redis(host=host, port=port, **options))
     name = f"sentinel {host}:{port}"
     facts = {"role": "sentinel", "master": address.master}
     try:
