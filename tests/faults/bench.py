@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from streamgauge.processes import wait_until
 from streamgauge.stack import get
 from tests.faults.link import Link
-from tests.faults.oracle import Book, Emitters
+from tests.faults.oracle import Book, Emitters, Spool
 from tests.loading import FAST, ask, assert_audit
 from tests.pipeline import Pipeline
 from tests.served import Served
@@ -35,7 +35,7 @@ UPDATE gaps SET opened_at = opened_at - interval '1 hour' WHERE closed_at IS NUL
 class Bench:
     """A pipeline with spoilable links."""
 
-    def __init__(self, folder: Path, dsn: str, redis_url: str, **settings: str) -> None:
+    def __init__(self, folder: Path, dsn: str, redis_url: str, *, spool: Spool = "", **settings: str) -> None:
         self.dsn = dsn
         self.redis_url = redis_url
         at = urlsplit(redis_url)
@@ -43,7 +43,7 @@ class Bench:
         self.aggregator_link = Link("127.0.0.1", at.port or 0)
         self.postgres_link = Link.to_unix(_socket(dsn))
         self.pipeline = Pipeline(folder, dsn, redis_url, **(FAST | settings))
-        self.emitters = Emitters(self.pipeline, dsn, f"redis://{self.producer_link.address}/0")
+        self.emitters = Emitters(self.pipeline, dsn, f"redis://{self.producer_link.address}/0", spool)
         self.served: Served | None = None
         self._aggregators = 0
 
@@ -165,11 +165,25 @@ class Bench:
     def check(self, scrapes: int = 1) -> list[Book]:
         """Nothing twice, nothing lost but what is told, no served counter fell, the audit is content."""
         self.emitters.finish()
+        self.emitters.succeed()
         books = self.emitters.check()
         assert_audit(self.pipeline)
         if self.served is not None:
             self.served.check(scrapes)
+        self.are_sound()
         return books
+
+    def are_sound(self) -> None:
+        """Nobody died but those that a test killed, and no log tells of a bug of ours."""
+        for name, process in self.pipeline.processes.items():
+            expected = (None, 0) if name in self.emitters.names() else (None, -signal.SIGKILL)
+            killed = name in self.emitters.killed
+            assert killed or process.poll() in expected, f"{name} ended: {self._tail(name)}"
+        for log in self.pipeline.folder.glob("*.log"):
+            assert "Traceback" not in log.read_text(), f"{log.stem}: {self._tail(log.stem)}"
+
+    def _tail(self, name: str) -> str:
+        return self.pipeline.log(name).read_text()[-3000:]
 
     def close(self) -> None:
         """End everything."""

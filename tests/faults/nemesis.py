@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from streamgauge.embedded import PostgresServer, RedisServer
 from tests.faults.bench import Bench
-from tests.faults.oracle import Book, total
+from tests.faults.oracle import SPOOLS, Book, Spool, total
 from tests.loading import DUPLICATES, fetch
 from tests.servers import Servers
 
@@ -168,7 +168,8 @@ class Nemesis:
 
     def _strike_emitter(self, fault: Fault) -> Callable[[], object]:
         emitters = self._bench.emitters
-        name = emitters.live()[0]
+        # All may have emitted their share by now: then there is another to strike.
+        name = next(iter(emitters.live()), "") or emit(self._bench, self._end_s - time.monotonic())
         if fault.what == "stop":
             return _pause(emitters.process(name).pid)
         emitters.kill(name)
@@ -181,7 +182,9 @@ class Nemesis:
         return self._bench.restart_exporter
 
     def _strike_aggregator(self, fault: Fault) -> Callable[[], object]:
-        name = self._bench.aggregators()[0]
+        alive = self._bench.aggregators()
+        assert alive, "every aggregator died, and none of the last by our hand"
+        name = alive[0]
         if fault.what == "stop":
             return _pause(self._bench.pipeline.processes[name].pid)
         self._bench.kill(name)
@@ -202,9 +205,9 @@ def _pause(pid: int) -> Callable[[], object]:
     return lambda: os.kill(pid, signal.SIGCONT)
 
 
-def emit(bench: Bench, length_s: float) -> None:
-    """Start an emitter for so long."""
-    bench.emitters.start(max(1, int(RATE * length_s)), rate=RATE, deadline_s=length_s + 60)
+def emit(bench: Bench, length_s: float) -> str:
+    """Start an emitter for so long; returns its name."""
+    return bench.emitters.start(max(1, int(RATE * length_s)), rate=RATE, deadline_s=length_s + 60)
 
 
 class Outcome(NamedTuple):
@@ -215,6 +218,7 @@ class Outcome(NamedTuple):
     drained_s: float
     duplicates: int
     scrapes: int
+    spool: Spool
 
     def __str__(self) -> str:
         books = self.books
@@ -223,7 +227,8 @@ class Outcome(NamedTuple):
             f"{total(books, 'sent')} batches sent, {total(books, 'batches')} committed, "
             f"{self.duplicates} arrived again; {total(books, 'accepted')} events accepted, "
             f"{total(books, 'committed')} committed, {total(books, 'lost')} lost, 0 double, "
-            f"{total(books, 'tail')} never sent by killed producers; {self.scrapes} scrapes, no counter fell; "
+            f"{total(books, 'unsent')} emitted by killed producers and never sent (spool: {self.spool or 'none'}); "
+            f"{self.scrapes} scrapes, no counter fell; "
             f"drained in {self.drained_s:.1f} s"
         )
 
@@ -245,7 +250,26 @@ def play(bench: Bench, redis: RedisServer, postgres: PostgresServer, seed: int, 
     books = bench.check(1)
     assert total(books, "lost") == total(books, "missing") == total(books, "quarantined") == 0, books
     scrapes = bench.served.answers if bench.served else 0
-    return Outcome(len(nemesis.injected), books, drained_s, fetch(bench.dsn, DUPLICATES), scrapes)
+    told = (len(nemesis.injected), books, drained_s, fetch(bench.dsn, DUPLICATES), scrapes)
+    return Outcome(*told, bench.emitters.spool)
+
+
+def spool_of(seed: int) -> Spool:
+    """Return what the emitters of a seed keep for their successors."""
+    return tuple(SPOOLS)[seed % len(SPOOLS)]
+
+
+def again(seed: int, minutes: float) -> str:
+    """Return the command that repeats a run: the same schedule, to the last digit of its length."""
+    return f"make faults SEED={seed} MINUTES={minutes!r}"
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read `--seed` and `--minutes`; without a seed any."""
+    parser = argparse.ArgumentParser(prog="make faults")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000))
+    parser.add_argument("--minutes", type=float, default=1.0)
+    return parser.parse_args(arguments)
 
 
 def say(line: str) -> None:
@@ -256,10 +280,7 @@ def say(line: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one seed on servers of our own."""
-    parser = argparse.ArgumentParser(prog="make faults")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000))
-    parser.add_argument("--minutes", type=float, default=1.0)
-    args = parser.parse_args(arguments)
+    args = read_arguments(arguments)
     length_s = args.minutes * 60
     say(f"seed {args.seed}, {args.minutes:g} minutes; the schedule:")
     for fault in schedule(args.seed, length_s):
@@ -269,10 +290,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         redis, postgres = servers.redis(), servers.postgres()
         dsn = postgres.dsn(servers.new_database())
-        with Bench(folder, dsn, redis.url) as bench:
+        with Bench(folder, dsn, redis.url, spool=spool_of(args.seed)) as bench:
             say(str(play(bench, redis, postgres, args.seed, length_s)))
     except Exception:
-        say(f"FAILED; logs: {folder}; again: make faults SEED={args.seed} MINUTES={args.minutes:g}")
+        say(f"FAILED; logs: {folder}; again: {again(args.seed, args.minutes)}")
         raise
     finally:
         servers.close()

@@ -19,6 +19,7 @@ from producers.spool import SUFFIX, Flush
 from streamgauge.embedded import RedisServer
 from streamgauge.processes import free_port, wait_until
 from tests.faults.bench import Bench
+from tests.faults.oracle import SUCCESSOR
 from tests.loading import ask, assert_audit
 from tests.stream_sums import read_streams
 
@@ -45,16 +46,6 @@ for i in range(1, 1_000_000):
     count()
     time.sleep(0.0002)
 """
-SUCCESSOR = """
-import os, time
-from streamgauge import Counter, stop
-Counter("started_total").inc()
-deadline = time.monotonic() + 20
-while len(os.listdir(os.environ["STREAMGAUGE_SPOOL_DIR"])) > 1 and time.monotonic() < deadline:
-    time.sleep(0.05)
-assert stop(20)
-"""
-"""Sends one event of its own, and what it finds. Its own farewell is left: it was acknowledged just now."""
 ORDERS = b'orders_total{shop="a"}'
 POINTS = ["before_seal@4", "after_seal@4", "after_send@4", "after_acknowledged@4"]
 

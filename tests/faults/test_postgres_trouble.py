@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -125,7 +126,7 @@ def stop_while_locked(pipeline: Pipeline, primary: Server) -> None:
 
 def test_producers_are_held_back_though_postgresql_is_away(tmp_path: Path, dsn: str, redis_url: str) -> None:
     """The cap of the stream holds for as long as nothing is committed, whoever of the aggregators was there before."""
-    settings = {"STREAMGAUGE_STREAM_MAX_BYTES": "1048576", "STREAMGAUGE_TRIM_INTERVAL_S": "0.5"}
+    settings: Any = {"STREAMGAUGE_STREAM_MAX_BYTES": "1048576", "STREAMGAUGE_TRIM_INTERVAL_S": "0.5"}
     key, flag = stream_key(0), full_key(0)
     with Bench(tmp_path, dsn, redis_url, STREAMGAUGE_SHARDS="1", **settings) as bench, bench.client() as client:
         bench.exporter()
