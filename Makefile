@@ -36,8 +36,9 @@ status: $(READY) ## show what runs
 test: $(READY) ## run the tests, in random order, on real servers
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-faults: $(READY) ## run just the tests that kill and cut; MINUTES=m [SEED=n]: a seeded schedule of faults under load
-	@if [ -n "$(MINUTES)" ]; then $(BIN)/python -m tests.faults.nemesis --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)); \
+faults: $(READY) ## run just the tests that kill and cut; MINUTES=m or SEED=n: a seeded schedule of faults under load
+	@if [ -n "$(MINUTES)$(SEED)" ]; then \
+		$(BIN)/python -m tests.faults.nemesis $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)); \
 	else $(BIN)/python -m pytest -m faults; fi
 
 fuzz: $(READY) ## fuzz batches, series keys, /metrics and HTTP, EXAMPLES each (minutes; the suite tries a few)
