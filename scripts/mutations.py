@@ -1,8 +1,8 @@
 """Removes one mechanism at a time and shows that the test of its invariant turns red.
 
 Run `python scripts/mutations.py [--only NAME]`. Each mutation is a text in a file, what replaces it, and the tests
-that must notice. The tree is copied, so that nothing here changes. Exit code 1: a mutation survived, or its text is
-no longer in its file.
+that must notice. The tree is copied, so that nothing here changes. Exit code 1: a mutation survived, its text is no
+longer in its file, or its tests did not end in time, which proves nothing.
 """
 
 import argparse
@@ -52,8 +52,8 @@ MUTATIONS: Final = (
         "I1",
         "copies within one commit are not told apart",
         "aggregator/committer.py",
-        "if identity in seen:",
-        "if identity in ():",
+        "        ready.booked = list(first.values())\n",
+        "",
         "tests/fundamentals/test_one_effect.py::test_copies_within_one_commit_are_applied_once",
     ),
     Mutation(
@@ -67,7 +67,7 @@ MUTATIONS: Final = (
     Mutation(
         "I2",
         "a quarantined batch is not accounted for",
-        "database/migrations/0002_apply.sql",
+        "database/migrations/0013_bounds.sql",
         "quarantined_events = quarantined_events + n_events,",
         "",
         "tests/fundamentals/test_no_silent_loss.py::test_quarantined_events_are_part_of_the_sum",
@@ -76,8 +76,8 @@ MUTATIONS: Final = (
         "I3",
         "the tag of COMMIT is not looked at",
         "database/connect.py",
-        'if tag != "COMMIT":',
-        "if not tag:",
+        'if tag != "COMMIT" or warnings:',
+        "if not tag or warnings:",
         "tests/fundamentals/test_commit_then_ack.py::test_commit_answered_with_rollback_is_an_error",
     ),
     Mutation(
@@ -93,7 +93,7 @@ MUTATIONS: Final = (
         "I3",
         "a duplicate commits without a write",
         "aggregator/committer.py",
-        "if not ready.booked and not ready.duplicates:",
+        "if not ready.booked and not ready.copies:",
         "if not ready.booked:",
         "tests/fundamentals/test_commit_then_ack.py::test_acknowledging_a_duplicate_waits_for_a_write_of_its_own",
     ),
@@ -220,7 +220,7 @@ def announced(mutations: Iterable[Mutation]) -> Iterable[Mutation]:
 
 
 def run(mutation: Mutation) -> str:
-    """Return `red` (the tests noticed), `SURVIVED`, or `STALE` (the text is not there)."""
+    """Return `red` (a test failed), `SURVIVED`, `STALE` (the text is not there), or what ended the tests instead."""
     with tempfile.TemporaryDirectory(prefix="sg-mutation-") as folder:
         tree = Path(folder)
         for name in COPIED:
@@ -238,7 +238,7 @@ def run(mutation: Mutation) -> str:
                 command, cwd=tree, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False
             ).returncode
         except subprocess.TimeoutExpired:
-            return "red"
+            return "TIME-OUT"
         # 1: tests failed. Anything else but 0 would be a broken run, which proves nothing.
         return {0: "SURVIVED", 1: "red"}.get(code, f"ERROR {code}")
 
