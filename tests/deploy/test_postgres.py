@@ -3,16 +3,22 @@
 Promise: what must work works with the shipped files, and what must be refused is refused.
 """
 
+import asyncio
 import os
 import re
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
 
+import asyncpg
 import pytest
 
+from database.connect import open_pool
+from database.settings import PostgresSettings, read_settings
 from tests.debian_postgres import BINARIES, is_installed
+from tests.faults.link import Link
 from tests.postgres_node import DATABASE, Cluster, Node, until
 
 pytestmark = [
@@ -113,6 +119,43 @@ def test_a_server_whose_certificate_is_for_another_host_is_not_believed(cluster:
     address = cluster.address("exporter", "other.example")
     said = ask(cluster, f"{address}?hostaddr={ONE}")
     assert 'does not match host name "other.example"' in said
+
+
+def come_in(address: str, authority: Path, mode: str = "verify-full") -> str:
+    """Connect as the services do, with their own client; returns who we are or the refusal."""
+    dsn = f"{address}?sslmode={mode}&sslrootcert={quote(str(authority))}"
+    settings = read_settings(PostgresSettings, {"POSTGRES_DSN": dsn})
+
+    async def connect() -> str:
+        async with await open_pool(settings) as pool:
+            return await pool.fetchval("SELECT current_user", timeout=20)
+
+    try:
+        return asyncio.run(connect())
+    except (OSError, asyncpg.PostgresError) as error:
+        return str(error)
+
+
+def test_the_services_client_believes_only_the_server_that_it_asked_for(cluster: Cluster) -> None:
+    authority, address = cluster.home / "ca.crt", cluster.address("exporter", ONE)
+    assert come_in(address, authority) == "streamgauge_exporter"
+    assert "no encryption" in come_in(address, authority, "disable")
+    other = Cluster(BINARIES, tls=True)
+    try:
+        other.make_certificates(ONE)
+        assert "certificate verify failed" in come_in(address, other.home / "ca.crt")
+    finally:
+        other.close()
+    with Link(ONE, cluster.port) as link:
+        through = address.replace(f"{ONE}:{cluster.port}", link.address)
+        assert "IP address mismatch" in come_in(through, authority), "its certificate does not name this address"
+
+
+def test_the_services_client_gives_no_password_to_a_server_without_tls(cluster: Cluster, dsn: str) -> None:
+    with Link.to_unix(Path(parse_qs(urlsplit(dsn).query)["host"][0]) / ".s.PGSQL.5432") as link:
+        address = f"postgresql://streamgauge:secret@{link.address}{urlsplit(dsn).path}"
+        assert "rejected SSL upgrade" in come_in(address, cluster.home / "ca.crt")
+        assert come_in(address, cluster.home / "ca.crt", "disable") == "streamgauge"
 
 
 @pytest.mark.parametrize(
