@@ -132,6 +132,15 @@ def test_nothing_but_the_token_opens_a_path(closed: Asked, method: str, path: st
     assert TOKEN.encode() not in said
 
 
+def test_no_route_answers_without_the_token_but_the_open_ones(closed: Asked) -> None:
+    """What is described, and what is not: the page, its files and its socket's neighbours."""
+    routes = {("GET", str(getattr(route, "path", ""))) for route in closed.app.routes}
+    routes |= {(method, path) for method, path, _ in described(closed.app)}
+    answers = {(method, path): closed.ask(method, path.replace("{job}", "upkeep"))[0] for method, path in routes}
+    assert len(answers) > 15
+    assert {path for (_, path), status in answers.items() if status != 401} == OPEN
+
+
 WRONG: Final = ["", "Bearer", "Bearer wrong", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"]
 ODD_TOKENS: Final = ["Bearer gr\u00fcn", "Basic \u00ff", "Bearer \0"]
 

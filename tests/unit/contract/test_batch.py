@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contract import batch as wire
 from contract.batch import BatchError, Body, Directory, Envelope, read_body, read_directory, read_envelope
+from contract.metric import Kind, MetricDef
 from tests.batches import make_batch
 
 PRODUCER = bytes(range(16))
@@ -118,3 +119,31 @@ def assert_cheap(data: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2 * wire.MAX_BODY_BYTES
     finally:
         tracemalloc.stop()
+
+
+def test_an_entry_takes_up_to_a_mebibyte() -> None:
+    room = wire.MAX_BATCH_BYTES - wire.HEADER_BYTES
+    assert read_envelope(sealed(bytes(room))).seq == 1
+    with pytest.raises(BatchError, match="at most 1048576"):
+        read_envelope(sealed(bytes(room + 1)))
+
+
+def test_a_body_takes_up_to_four_mebibytes() -> None:
+    """What is longer is refused before it is decompressed, whatever it holds."""
+    for size, refusal in ((wire.MAX_BODY_BYTES, "body: "), (wire.MAX_BODY_BYTES + 1, "declares")):
+        data = sealed(zstandard.ZstdCompressor().compress(bytes(size)), wire.COMPRESSED)
+        with pytest.raises(BatchError, match=refusal):
+            read_body(read_envelope(data), data)
+
+
+@pytest.mark.parametrize(("keys", "key_bytes"), [(wire.MAX_KEYS, 3), (1, (2 << 20) - 64)])
+def test_a_directory_takes_so_many_series_and_bytes_and_no_more(keys: int, key_bytes: int) -> None:
+    """65 536 series; 2 MiB."""
+
+    def directory_of(keys: int, key_bytes: int) -> bytes:
+        names = [i.to_bytes(3) + bytes(key_bytes - 3) for i in range(keys)]
+        return wire.encode_directory(Directory((MetricDef("a", Kind.COUNTER),), names, bytes(2 * keys), keys, 0, 0, 0))
+
+    assert len(read_directory(directory_of(keys, key_bytes)).keys) == keys
+    with pytest.raises(BatchError, match="directory: "):
+        read_directory(directory_of(keys + 1, key_bytes))
