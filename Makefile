@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo down status test check format bench bench-full faults fuzz mutations compose-test sbom audit-dependencies lock clean
+.PHONY: help up demo down status test check format bench bench-full faults soak overload fuzz mutations compose-test sbom audit-dependencies lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ faults: $(READY) ## run just the tests that kill and cut; MINUTES=m or SEED=n: a
 	@if [ -n "$(MINUTES)$(SEED)" ]; then \
 		$(BIN)/python -m tests.faults.nemesis $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)); \
 	else $(BIN)/python -m pytest -m faults; fi
+
+soak: $(READY) ## hold 80 % of what can be drained for MINUTES (30) with a fault a minute [SEED=n]; into docs/reliability.md
+	@$(BIN)/python -m tests.load.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
+overload: $(READY) ## emit three times what can be drained for MINUTES (5) while an API is loaded; into docs/reliability.md
+	@$(BIN)/python -m tests.load.overload --minutes $(or $(MINUTES),5)
 
 fuzz: $(READY) ## fuzz batches, series keys, /metrics and HTTP, EXAMPLES each (minutes; the suite tries a few)
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest -n 2 --timeout 3600 tests/fuzz

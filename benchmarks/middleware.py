@@ -39,13 +39,13 @@ def run(full: bool) -> Section:
             # New processes again and again: one may be a tenth faster than another of the same program, all its life.
             servers = {name: _serve(stack, app) for name, app in APPS.items()}
             for server in servers.values():
-                _load(wrk, server[0], WARM_S)
+                load(wrk, server[0], WARM_S)
             order = list(APPS)
             for _ in APPS:
                 for name in order:
                     port, server = servers[name]
                     before_s = cpu_s(server.pid)
-                    requests, rate, p99_ms = _load(wrk, port, 2 if full else 1)
+                    requests, rate, p99_ms = load(wrk, port, 2 if full else 1)
                     rates[name].append(rate)
                     p99[name].append(p99_ms)
                     cpu[name].append((cpu_s(server.pid) - before_s) / requests * 1e6)
@@ -84,7 +84,7 @@ def _serve(stack: Scratch, app: str) -> "tuple[int, subprocess.Popen[bytes]]":
     return port, process
 
 
-def _load(wrk: str, port: int, seconds: int) -> tuple[int, float, float]:
+def load(wrk: str, port: int, seconds: int) -> tuple[int, float, float]:
     """Return requests, requests per second and p99 in ms of one run of wrk; errors fail it."""
     command = [
         wrk,

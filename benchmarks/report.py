@@ -77,10 +77,11 @@ def _part(section: Section, full: bool, load_before: float) -> list[str]:
     lines += [f"- {note}" for note in section.notes]
     lines += ["", f"![{section.title}](img/{image})"] if image else []
     busy = f"load average before: {load_before:.1f}"
-    return [*lines, "", f"*{time.strftime('%Y-%m-%d')}, {size}, {busy}, {_machine()}*"]
+    return [*lines, "", f"*{time.strftime('%Y-%m-%d')}, {size}, {busy}, {machine()}*"]
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return what it was measured on; no host name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     redis = find_redis()
