@@ -36,7 +36,7 @@ from database.connect import acquire, require_access
 from database.hosts import Hosts, OldTimeline
 from database.migrate import check as check_schema
 from database.queries import load
-from database.redis_link import Link, open_link
+from database.redis_link import Link, open_link, require_noeviction
 from optimizers.jobs import JOBS
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ class Aggregator:
 
     async def _wait_for_servers(self, link: Link, lanes: Lanes) -> None:
         main = await self._until_up(lambda: self._open_database(lanes), "database")
+        await self._until_up(lambda: require_noeviction(link), "redis")
         self._shard_count = await self._until_up(lambda: shard_count(link, self._settings.streamgauge_shards), "redis")
         await self._until_up(lambda: self._check_database(link, main), "failover check")
 

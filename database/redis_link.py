@@ -6,6 +6,7 @@ redis-py's own retry is off because it would send a command twice without tellin
 maintenance notifications switch off the check for a dirty connection.
 """
 
+import logging
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from contract.redis_url import parse_redis_url
 from database.cluster_link import ClusterLink
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 else:
     Link = Redis
 
+
+log = logging.getLogger(__name__)
 
 SENTINEL_TIMEOUT_S: Final = 0.5
 READ_BYTES: Final = 1 << 20
@@ -64,3 +68,17 @@ def open_link(settings: RedisSettings, *, block_s: float = 0.0, at_most_s: float
     sentinel = Sentinel(address.sentinels, sentinel_kwargs=of_sentinels | address.sentinel_access)
     access: dict[str, Any] = {"db": address.db, "username": address.username, "password": address.password}
     return guarded(sentinel.master_for(address.master, **options, **access))
+
+
+async def require_noeviction(link: Link) -> None:
+    """SettingsError unless a server that is full refuses: any other policy throws away streams, or what expires.
+
+    What expires holds producers back and says who reads a shard.
+    """
+    try:
+        policy = (await link.info("memory")).get("maxmemory_policy", "noeviction")
+    except ResponseError as error:  # the server for trying out has no INFO
+        log.warning("eviction_policy_unknown", extra={"error": str(error)})
+        return
+    if policy != "noeviction":
+        raise SettingsError(f"REDIS_URL: this server has maxmemory-policy {policy}, noeviction is needed")

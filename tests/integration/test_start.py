@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import redis
 
 from streamgauge.embedded import PostgresServer
 from streamgauge.processes import free_port, wait_until
@@ -57,6 +58,19 @@ def test_a_bad_file_of_settings_ends_the_start(name: str, tmp_path: Path) -> Non
     finally:
         end(process)
     assert f"bad setting: {name}" in (tmp_path / "log").read_text().splitlines()[-1]
+
+
+def test_a_redis_that_throws_keys_away_ends_the_start(dsn: str, redis_url: str, tmp_path: Path) -> None:
+    with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as client:
+        client.config_set("maxmemory-policy", "volatile-lru")
+        process = start("aggregate", {"POSTGRES_DSN": dsn, "REDIS_URL": redis_url}, tmp_path / "log")
+        try:
+            assert process.wait(30) == 2
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+            end(process)
+    said = (tmp_path / "log").read_text().splitlines()[-1]
+    assert "bad setting: REDIS_URL: this server has maxmemory-policy volatile-lru" in said
 
 
 @pytest.fixture
