@@ -79,9 +79,9 @@ def honest() -> dict[str, Any]:
     }
 
 
-def sealed(content: bytes, flags: int = 0, events: int = 14, seq: int = 1) -> bytes:
+def sealed(content: bytes, flags: int = 0, events: int = 14, seq: int = 1, producer: bytes = PRODUCER) -> bytes:
     """Put a right envelope around any content."""
-    head = struct.pack("<4sHH16sQQ", wire.MAGIC, wire.VERSION, flags, PRODUCER, seq, events)
+    head = struct.pack("<4sHH16sQQ", wire.MAGIC, wire.VERSION, flags, producer, seq, events)
     return head + wire.checksum_of(head + bytes(8) + content) + content
 
 
