@@ -111,7 +111,7 @@ class Sender:
     def run(self) -> None:
         """Send until stopped and nothing waits."""
         while True:
-            if self._stopping.is_set() and (self._outbox.held or not self._outbox.waiting):
+            if self._stopping.is_set() and not self._outbox.waiting:
                 break
             # Before the clock is measured nothing is sealed: that is what the first connection is for.
             if not self._outbox.waiting and not self._outbox.held and self._clock.is_measured():
@@ -136,7 +136,7 @@ class Sender:
                     "redis_refuses_or_is_away", extra={"error": repr(error), "waiting": len(self._outbox.waiting)}
                 )
             self._disconnect()
-            self._stopping.wait(self._pause_s) if not self._stopping.is_set() else time.sleep(MIN_PAUSE_S)
+            self._pause(self._pause_s)
             self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)
 
     def _send(self, link: Link) -> None:
@@ -165,7 +165,14 @@ class Sender:
             if self.estates.delivered:
                 self._look_at = time.monotonic() + RESEND_S
         if self._outbox.held:
-            self._stopping.wait(HELD_PAUSE_S)
+            self._pause(HELD_PAUSE_S)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait; a stop is told at once, and after it pauses are short: little time is left."""
+        if self._stopping.is_set():
+            time.sleep(MIN_PAUSE_S)
+        else:
+            self._stopping.wait(seconds)
 
     def _deliver(self, producer_id: bytes, batches: Sequence[bytes]) -> bytes | None:
         """Send a dead producer's batches to the shard it kept to, and say to whom; None: Redis asks to hold back."""
