@@ -122,9 +122,11 @@ def exercise(system: System, authority: Path) -> None:
             step(f"{name} killed", kill)
             time.sleep(CALM_S)
             assert not load.failures, f"requests failed: {load.failures[:10]}"
+            assert load.interrupted <= 1, "requests come one by one, and one replica was killed"
     finally:
         load.close()
-    print(f"  load: {load.answered} requests answered, {len(load.failures)} failed; {load.statuses.most_common()}")
+    told = f"{load.answered} answered, {load.interrupted} interrupted, {len(load.failures)} failed"
+    print(f"  load: {told}; {load.statuses.most_common()}")
     step("audit", lambda: checks.check_audit(system))
     step("metrics", lambda: checks.check_counted(system, load))
     step("health-check.sh", lambda: checks.check_health(system, ("ok", "degraded")))

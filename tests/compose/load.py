@@ -35,6 +35,8 @@ class Load:
         self.authority = authority
         self.statuses: Counter[str] = Counter()
         self.failures: list[str] = []
+        self.interrupted = 0
+        """POSTs whose replica died under them: the edge sends none twice."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
 
@@ -65,7 +67,9 @@ class Load:
 
     def _count(self, method: str, path: str, status: int) -> None:
         self.statuses[f"{method} {status}"] += 1
-        if status >= 500:
+        if status == 502 and method == "POST":
+            self.interrupted += 1
+        elif status >= 500:
             self.failures.append(f"{method} {path}: {status}")
 
     @property
