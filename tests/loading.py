@@ -8,17 +8,21 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import asyncpg
 
 from database.connect import AWAY, SCHEMA
 from streamgauge.loadtest import compare_oracle
+from tests.exporting import samples
 from tests.pipeline import Pipeline
 
 DEADLINE_S = 90.0
 EVENTS = 60_000
 RATE = 8_000
+STALLED_S = 3.0
+"""Without a commit although somebody emits: commits come ten times a second."""
 FAST = {
     "STREAMGAUGE_RECLAIM_IDLE_S": "1",
     "STREAMGAUGE_RECLAIM_INTERVAL_S": "0.5",
@@ -88,6 +92,13 @@ def assert_exact(pipeline: Pipeline, load: Load, dsn: str) -> None:
     assert load.differences() == []
     assert fetch(dsn, "SELECT sum(n)::bigint FROM totals") == fetch(dsn, COMMITTED)
     assert_audit(pipeline)
+
+
+def since_last_commit(pipeline: Pipeline) -> float:
+    """Return how long ago the newest commit was made, by /metrics; 0 when it is not served."""
+    text = pipeline.scrape()
+    newest = samples(text).get("streamgauge_last_commit_timestamp_seconds", 0.0) if text else time.time()
+    return time.time() - newest
 
 
 def assert_audit(pipeline: Pipeline) -> None:

@@ -1,21 +1,26 @@
 """What scrapes saw while something went wrong: a thread that asks for /metrics all the time.
 
-In: one or more exporters' ports. Out: the counters that fell, how many answers and refusals there were.
+In: one or more exporters' ports. Out: the counters that fell, how many answers and refusals there were, the most that
+each metric showed.
 Promise: a counter counts as fallen when any exporter shows less than any of them showed before; each request begins
 after the one before it has ended.
 """
 
 import random
 import threading
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamgauge.stack import get
 
 PAUSE_S: Final = 0.05
+SELF_EVERY_S: Final = 0.3
+"""Of /metrics/self: it asks every server how it is."""
 
 
 class Served:
@@ -25,11 +30,11 @@ class Served:
         self.fell: list[str] = []
         self.answers = 0
         self.refusals = 0
-        self.was_fenced = False
-        """Whether an exporter told, while it refused, that totals are being restored."""
         self.by_port = dict.fromkeys(ports, 0)
         """Answers of each exporter."""
         self.highest: dict[str, float] = {}
+        self._most: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self._asked_s = float("-inf")
         self._ports: Sequence[int] = ports
         self._random = random.Random(seed)
         self._stop = threading.Event()
@@ -48,27 +53,48 @@ class Served:
         assert not self.fell, self.fell[:5]
         assert self.answers >= least, f"{self.answers} scrapes were answered, {self.refusals} were not"
 
+    def saw(self, name: str, least: float = 1, **labels: str) -> bool:
+        """Whether a sample with these labels was at least so much in any answer, /metrics/self included."""
+        wanted = labels.items()
+        return any(one == name and wanted <= has and most >= least for (one, has), most in list(self._most.items()))
+
+    def saw_down(self, component: str) -> bool:
+        """Whether the monitor told that a component was down."""
+        return self.saw("streamgauge_component_status", component=component, status="down")
+
     def _run(self) -> None:
         while not self._stop.wait(PAUSE_S):
             port = self._random.choice(self._ports)
             status, body = get(port, "/metrics")
-            if status != 200:
+            if status == 200:
+                self.answers += 1
+                self.by_port[port] += 1
+                self._compare(self._note(body))
+            else:
                 self.refusals += 1
-                self.was_fenced |= b"\nstreamgauge_fenced 1" in get(port, "/metrics/self")[1]
-                continue
-            self.answers += 1
-            self.by_port[port] += 1
-            for key, value in counters(body.decode()).items():
-                before = self.highest.get(key, 0.0)
-                if value < before:
-                    self.fell.append(f"{key}: {value:g} after {before:g}")
-                self.highest[key] = max(value, before)
+            if status != 200 or time.monotonic() - self._asked_s > SELF_EVERY_S:
+                self._asked_s = time.monotonic()
+                self._note(get(port, "/metrics/self")[1])
+
+    def _note(self, body: bytes) -> list[Metric]:
+        families = list(text_string_to_metric_families(body.decode()))
+        for sample in (sample for family in families for sample in family.samples):
+            key = sample.name, frozenset(sample.labels.items())
+            self._most[key] = max(sample.value, self._most.get(key, float("-inf")))
+        return families
+
+    def _compare(self, families: list[Metric]) -> None:
+        for key, value in counters(families).items():
+            before = self.highest.get(key, 0.0)
+            if value < before:
+                self.fell.append(f"{key}: {value:g} after {before:g}")
+            self.highest[key] = max(value, before)
 
 
-def counters(text: str) -> dict[str, float]:
+def counters(families: Sequence[Metric]) -> dict[str, float]:
     """Return what must never fall: counters, and a histogram's counts and buckets."""
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
+    for family in families:
         for sample in family.samples:
             if family.type == "counter" or (family.type == "histogram" and not sample.name.endswith("_sum")):
                 found[f"{sample.name}{sorted(sample.labels.items())}"] = sample.value

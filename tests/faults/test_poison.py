@@ -14,10 +14,11 @@ import redis
 
 from contract.streams import FIELD, SHARD_COUNT_KEY, stream_key
 from streamgauge.processes import wait_until
-from tests.faults.test_zombies import pending
+from tests.faults.test_zombies import ended, pending
 from tests.integration.test_hostile_input import TRUSTED, UNTRUSTED, good
 from tests.loading import DEADLINE_S, FAST, Load, ask, assert_exact, fetch
 from tests.pipeline import Pipeline
+from tests.served import Served
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -47,15 +48,13 @@ def test_every_kind_of_poison_is_set_aside_once_and_harms_no_neighbour(
         pipeline.aggregator()
         pipeline.exporter()
         load = Load(pipeline, dsn, events=30_000)
-        try:
+        with Served(pipeline.port) as served, ended(load):
             with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as link:
                 for data in poison:
                     link.xadd(stream_key(0), {FIELD: data})
             assert wait_until(lambda: fetch(dsn, QUARANTINED) == len(poison), DEADLINE_S), fetch(dsn, QUARANTINED)
             assert_exact(pipeline, load, dsn)
-        finally:
-            load.process.kill()
-            load.process.wait()
+        served.check(5)
         assert wait_until(lambda: not pending(redis_url), DEADLINE_S)
         assert fetch(dsn, "SELECT count(DISTINCT md5(payload)) FROM quarantine") == different
         assert wait_until(lambda: told(pipeline.scrape()) == len(poison), DEADLINE_S), "the metric tells of each"
@@ -88,4 +87,6 @@ def test_entry_that_kills_its_decoder_is_found_by_a_child(tmp_path: Path, dsn: s
         assert ask(dsn, "SELECT reason FROM quarantine") == "crashed"
         assert ask(dsn, "SELECT payload FROM quarantine") == DEADLY
         assert wait_until(lambda: fetch(dsn, "SELECT coalesce(sum(n), 0)::bigint FROM totals") == 4, DEADLINE_S)
+        pipeline.exporter()
+        assert wait_until(lambda: told(pipeline.scrape()) == 1, DEADLINE_S), "the metric tells of it"
         assert wait_until(lambda: not pending(redis_url), DEADLINE_S)

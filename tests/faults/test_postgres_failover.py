@@ -34,6 +34,13 @@ OPEN_FENCES = "SELECT count(*) FROM fences WHERE lowered_at IS NULL"
 AGGREGATORS_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'streamgauge-aggregator'"
 
 
+def has_tail(primary: Server, standby: Server) -> bool:
+    """Whether the standby has applied all that reached it, and still lacks so much."""
+    if not standby.sql("SELECT pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()"):
+        return False
+    return fetch(primary.dsn(), COMMITTED) > fetch(standby.dsn(), COMMITTED) + TAIL
+
+
 def both(primary: Server, standby: Server) -> str:
     """Return the address that services have: whoever takes writes is used."""
     return primary.dsn(at=f"{primary.address},{standby.address}")
@@ -111,11 +118,11 @@ def test_a_lost_tail_of_commits_is_folded_again(
             load = Load(pipeline, standby.dsn(), events=EVENTS)
             until(lambda: fetch(standby.dsn(), COMMITTED) > EVENTS // 10, "the standby follows")
             link.blackhole()
-            known = fetch(standby.dsn(), COMMITTED)
-            until(lambda: fetch(primary.dsn(), COMMITTED) > known + TAIL, "a tail")
+            until(lambda: has_tail(primary, standby), "a tail")
+            durable = fetch(primary.dsn(), COMMITTED)
             primary.kill()
             link.reset()
-            assert fetch(standby.dsn(), COMMITTED) <= known + TAIL // 2, "the tail is lost"
+            assert fetch(standby.dsn(), COMMITTED) < durable - TAIL // 2, "the tail is lost"
             assert standby.sql("SELECT pg_promote()")
             promoted_at = time.monotonic()
             until(lambda: standby.sql(RESTORED_S) is not None, "restored", DEADLINE_S)
@@ -124,7 +131,7 @@ def test_a_lost_tail_of_commits_is_folded_again(
             assert_exact(pipeline, load, standby.dsn())
             assert wait_until(lambda: "streamgauge_committed" in pipeline.scrape(), DEADLINE_S), "served again"
         served.check(least=5)
-        assert served.was_fenced, "the metric told"
+        assert served.saw("streamgauge_fenced"), "the metric told"
         assert standby.sql(OPEN_FENCES) == 0
         assert fetch(standby.dsn(), DUPLICATES) > 0, "what the standby had was folded again and changed nothing"
 
@@ -157,6 +164,30 @@ def test_what_is_committed_to_a_second_primary_is_acknowledged_by_nobody(
         finally:
             load.process.kill()
             load.process.communicate()
+
+
+@pytest.mark.parametrize("primary", ["18"], indirect=True)
+def test_what_a_synchronous_standby_lacks_was_acknowledged_by_nobody(
+    tmp_path: Path, primary: Server, standby: Server, link: Link, redis_url: str
+) -> None:
+    """7b: the standby is cut off, commits wait for it and are given up, again and again; then it takes over."""
+    settings = FAST | {"STREAMGAUGE_STATEMENT_TIMEOUT_S": "1"}
+    with Pipeline(tmp_path, both(primary, standby), redis_url, **settings) as pipeline:
+        primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+        primary.sql("SELECT pg_reload_conf()")
+        pipeline.aggregator("aggregator-1")
+        pipeline.exporter()
+        with Served(pipeline.port) as served:
+            load = Load(pipeline, standby.dsn(), events=EVENTS, at=standby.dsn())
+            until(lambda: fetch(standby.dsn(), COMMITTED) > EVENTS // 10, "the standby follows")
+            link.blackhole()
+            until(lambda: "step_failed" in pipeline.log("aggregator-1").read_text(), "a commit is given up")
+            until(lambda: served.saw("streamgauge_stream_oldest_wait_seconds", 2), "what waits is told")
+            primary.kill()
+            link.reset()
+            assert standby.sql("SELECT pg_promote()")
+            assert_exact(pipeline, load, standby.dsn())
+        served.check(least=5)
 
 
 @pytest.mark.parametrize("primary", ["18"], indirect=True)

@@ -23,9 +23,12 @@ from database.settings import RetentionSettings
 from streamgauge.processes import wait_until
 from tests.batches import make_batch
 from tests.consuming import SHARD, Consumer, consumer
+from tests.exporting import exporter, scrape
+from tests.faults.test_zombies import ended
 from tests.fundamentals.test_one_effect import NOW_S, batches
 from tests.loading import COMMITTED, DEADLINE_S, FAST, Load, assert_exact, fetch
 from tests.pipeline import Pipeline
+from tests.served import Served
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -39,6 +42,12 @@ def of_version(data: bytes, version: int) -> bytes:
     changed[4:6] = struct.pack("<H", version)
     changed[40:48] = checksum_of(bytes(changed))
     return bytes(changed)
+
+
+async def tells(dsn: str, redis_url: str, metric: str, value: float) -> None:
+    """Look for a metric on /metrics."""
+    async with exporter(dsn, redis_url) as client:
+        assert (await scrape(client)).get(metric) == value
 
 
 async def keep_up(c: Consumer) -> None:
@@ -60,6 +69,7 @@ async def test_newer_batch_waits_for_the_first_aggregator_that_knows_it(
         report = await audit(await c.pool(), c.link)
         assert (report.ok, report.lost, report.in_flight, report.quarantined) == (True, 0, 5, 0), report
         assert await redrive_parked(await c.pool(), c.committer) == 0, "it is not for us"
+        await tells(dsn, redis_url, 'streamgauge_parked_entries{reason="unknown_version"}', 1)
     async with consumer(dsn, redis_url, "newer") as c:
         for module in (committer, redrive):
             monkeypatch.setattr(module, "VERSION", VERSION + 1)
@@ -151,6 +161,7 @@ async def test_batch_older_than_the_ledger_is_never_applied_again(dsn: str, redi
         assert await c.one("SELECT committed_events FROM retired") == 6
         report = await audit(await c.pool(), c.link)
         assert (report.ok, report.committed, report.in_flight) == (True, 6, 3), report
+        await tells(dsn, redis_url, 'streamgauge_parked_entries{reason="unknown_history"}', 1)
 
 
 def sealed(seq: int, *, ago_ms: int = 0) -> bytes:
@@ -246,16 +257,15 @@ def test_tables_that_get_a_column_under_load_cost_a_retry(tmp_path: Path, dsn: s
     """As a migration to come does it, while aggregators of the version before are at work."""
     with Pipeline(tmp_path, dsn, redis_url, **FAST) as pipeline:
         pipeline.aggregator()
+        pipeline.exporter()
         load = Load(pipeline, dsn, events=24_000)
-        try:
+        with Served(pipeline.port) as served, ended(load):
             for number, table in enumerate(GROWING):
                 before = fetch(dsn, COMMITTED)
                 asyncio.run(grow(dsn, table, number))
                 assert wait_until(lambda before=before: fetch(dsn, COMMITTED) > before, DEADLINE_S), table
             assert_exact(pipeline, load, dsn)
-        finally:
-            load.process.kill()
-            load.process.wait()
+        served.check(5)
 
 
 async def grow(dsn: str, table: str, number: int) -> None:

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from streamgauge.processes import wait_until
 from tests.faults.test_kills import IN_TRANSACTION
 from tests.loading import COMMITTED, DEADLINE_S, DUPLICATES, FAST, Load, ask, assert_exact, fetch
 from tests.pipeline import Pipeline
+from tests.served import Served
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -36,8 +39,9 @@ def test_a_consumer_that_wakes_up_before_its_transaction_finds_it_done(
     with Pipeline(tmp_path, dsn, redis_url, **FAST) as pipeline:
         # It gathers for long, so that what it read is most often not in a transaction yet.
         pipeline.start("zombie", sys.executable, "-m", "streamgauge", "aggregate", env={COMMIT_INTERVAL: "1"})
+        pipeline.exporter()
         load = Load(pipeline, dsn)
-        try:
+        with Served(pipeline.port) as served, ended(load):
             assert wait_until(lambda: fetch(dsn, COMMITTED) > 0, DEADLINE_S)
             zombie = psutil.Process(pipeline.processes["zombie"].pid)
             assert wait_until(lambda: stop_before_begin(zombie, dsn, redis_url), DEADLINE_S)
@@ -49,9 +53,19 @@ def test_a_consumer_that_wakes_up_before_its_transaction_finds_it_done(
             zombie.resume()
             assert wait_until(lambda: fetch(dsn, DUPLICATES) >= before + len(held), DEADLINE_S), "it tried, too late"
             assert_exact(pipeline, load, dsn)
-        finally:
-            load.process.kill()
-            load.process.wait()
+            told = wait_until(lambda: served.saw("streamgauge_duplicate_batches_total", len(held)), DEADLINE_S)
+            assert told and served.saw("streamgauge_stream_pending_entries")
+        served.check(5)
+
+
+@contextmanager
+def ended(load: Load) -> Generator[None, None, None]:
+    """End a load, whatever becomes of the block."""
+    try:
+        yield
+    finally:
+        load.process.kill()
+        load.process.communicate()
 
 
 COMMIT_INTERVAL = "STREAMGAUGE_COMMIT_INTERVAL_S"
