@@ -49,7 +49,7 @@ def entries(bench: Bench) -> int:
         return sum(client.xlen(key) for key in STREAMS)
 
 
-def cut_power(server: RedisServer, after_bytes: int, began_s: float) -> bool:
+def cut_power(bench: Bench, server: RedisServer, after_bytes: int, began_s: float) -> bool:
     """Kill -9, cut the file off somewhere after so many bytes, start again; False: it took too long, nothing is cut."""
     server.kill()
     is_short = time.monotonic() - began_s < RESEND_S
@@ -59,6 +59,7 @@ def cut_power(server: RedisServer, after_bytes: int, began_s: float) -> bool:
         assert size > after_bytes
         with file.open("rb+") as opened:
             opened.truncate(random.Random(size).randrange(after_bytes, size))
+    bench.told("streamgauge_component_status", 1, "/metrics/self", component="redis", status="down")
     server.open()
     return is_short
 
@@ -71,7 +72,7 @@ def lose_a_second(bench: Bench, server: RedisServer) -> tuple[str, bool]:
     bench.aggregator_link.blackhole()
     size, began_s = appended(server).stat().st_size, time.monotonic()
     bench.until(lambda: appended(server).stat().st_size > size + 10_000, "more comes")
-    is_short = cut_power(server, size, began_s)
+    is_short = cut_power(bench, server, size, began_s)
     bench.aggregator_link.pass_on()
     bench.until(lambda: bench.says(name, "redis_changed"), "the producer notices another server")
     return name, is_short
