@@ -81,10 +81,10 @@ def test_backends_killed_and_the_server_stopped_at_once(tmp_path: Path, primary:
             os.kill(pid, signal.SIGKILL)
             goes_on(primary.dsn())
             primary.end(signal.SIGQUIT)
+            until(lambda: served.saw_down("database"), "it is told")
             primary.open()
             assert_exact(pipeline, load, primary.dsn())
         served.check(least=5)
-        assert "step_failed" in pipeline.log("aggregator-1").read_text(), "it was told"
 
 
 def test_slow_postgresql_holds_back_and_costs_no_memory(tmp_path: Path, primary: Server, redis_url: str) -> None:
@@ -98,16 +98,23 @@ def test_slow_postgresql_holds_back_and_costs_no_memory(tmp_path: Path, primary:
         pipeline.exporter()
         with Served(pipeline.port) as served, loaded(pipeline, at=primary.dsn()) as load:
             before = aggregator.memory_info().rss
-            link.delay(0.3)
+            link.delay(1.0)
             goes_on(primary.dsn())
+            until(lambda: served.saw("streamgauge_stream_oldest_wait_seconds", 2), "what waits is told")
             link.pass_on()
             stop_while_locked(pipeline, primary)
             assert_exact(pipeline, load, primary.dsn())
-            grown = aggregator.memory_info().rss - before
+            grown = peak_bytes(aggregator) - before
         served.check(least=5)
         assert grown < MOST_GROWTH_BYTES, f"grew by {grown / 2**20:.1f} MiB"
         batches = fetch(primary.dsn(), BATCHES)
         assert fetch(primary.dsn(), DUPLICATES) <= MOST_CLAIMS * batches, "claimed again and again"
+
+
+def peak_bytes(process: psutil.Process) -> int:
+    """Return the most memory that a process ever had (Linux)."""
+    status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
 
 
 def stop_while_locked(pipeline: Pipeline, primary: Server) -> None:
@@ -182,6 +189,7 @@ def test_a_demoted_primary_lets_go_of_its_writers(tmp_path: Path, primary: Serve
                 primary.sql("ALTER SYSTEM SET default_transaction_read_only = on")
                 primary.sql("SELECT pg_reload_conf()")
                 until(lambda: "ReadOnlySQLTransaction" in pipeline.log("aggregator-1").read_text(), "25006")
+                until(lambda: served.saw("streamgauge_stream_oldest_wait_seconds", 2), "what waits is told")
                 assert standby.sql("SELECT pg_promote()")
                 goes_on(standby.dsn())
                 assert_exact(pipeline, load, standby.dsn())
