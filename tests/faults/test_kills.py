@@ -1,10 +1,9 @@
 """Kill -9 of each part under load: afterwards every event the oracle wrote is committed, once."""
 
 import asyncio
-import re
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,27 +28,27 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 @contextmanager
 def loaded(
     tmp_path: Path, dsn: str, redis_url: str, aggregators: int = 1
-) -> Generator[tuple[Pipeline, Load], None, None]:
+) -> Generator[tuple[Pipeline, Load, Served], None, None]:
     """A load a tenth of which is through, and an exporter that is scraped until the end: no counter may fall."""
     with Pipeline(tmp_path, dsn, redis_url, **FAST) as pipeline:
         for number in range(aggregators):
             pipeline.aggregator(f"aggregator-{number + 1}")
         pipeline.exporter()
-        assert wait_until(lambda: sample(pipeline, "streamgauge_aggregators") == aggregators, DEADLINE_S)
         with Served(pipeline.port) as served:
+            assert wait_until(lambda: served.saw("streamgauge_aggregators", aggregators), DEADLINE_S)
             load = Load(pipeline, dsn)
             try:
                 assert wait_until(lambda: fetch(dsn, COMMITTED) > EVENTS // 10, DEADLINE_S)
-                yield pipeline, load
+                yield pipeline, load, served
             finally:
                 load.process.kill()
                 load.process.communicate()
         served.check(least=5)
 
 
-def sample(pipeline: Pipeline, name: str, path: str = "/metrics") -> float:
+def sample(pipeline: Pipeline, name: str) -> float:
     """Return the sum of a metric's samples; 0 while there is none, or while nothing is served."""
-    status, body = get(pipeline.port, path)
+    status, body = get(pipeline.port, "/metrics")
     found = samples(body.decode()) if status == 200 else {}
     return sum(value for key, value in found.items() if key.partition("{")[0] == name)
 
@@ -57,7 +56,7 @@ def sample(pipeline: Pipeline, name: str, path: str = "/metrics") -> float:
 @pytest.mark.parametrize("point", ["before_commit", "after_commit", "before_ack"])
 def test_aggregator_killed_around_its_commit(point: str, tmp_path: Path, dsn: str, redis_url: str) -> None:
     """Between COMMIT and XACK the entries are delivered again and change nothing; before it they are not lost."""
-    with loaded(tmp_path, dsn, redis_url) as (pipeline, load):
+    with loaded(tmp_path, dsn, redis_url) as (pipeline, load, served):
         pipeline.stop("aggregator-1", signal.SIGKILL)
         dying = pipeline.aggregator("aggregator-2", STREAMGAUGE_CRASH_AT=point)
         assert wait_until(lambda: dying.poll() is not None, DEADLINE_S)
@@ -65,12 +64,12 @@ def test_aggregator_killed_around_its_commit(point: str, tmp_path: Path, dsn: st
         pipeline.aggregator("aggregator-3")
         assert_exact(pipeline, load, dsn)
         if point != "before_commit":
-            assert wait_until(lambda: sample(pipeline, "streamgauge_duplicate_batches_total") > 0, DEADLINE_S), "told"
+            assert wait_until(lambda: served.saw("streamgauge_duplicate_batches_total"), DEADLINE_S), "told"
 
 
 def test_two_aggregators_of_which_either_is_killed(tmp_path: Path, dsn: str, redis_url: str) -> None:
     """They share the shards; the one that is left takes over the leases and the pending entries."""
-    with loaded(tmp_path, dsn, redis_url, aggregators=2) as (pipeline, load):
+    with loaded(tmp_path, dsn, redis_url, aggregators=2) as (pipeline, load, _):
         pipeline.stop("aggregator-1", signal.SIGKILL)
         before = fetch(dsn, COMMITTED)
         assert wait_until(lambda: fetch(dsn, COMMITTED) > before, DEADLINE_S)
@@ -82,28 +81,20 @@ def test_two_aggregators_of_which_either_is_killed(tmp_path: Path, dsn: str, red
 
 def test_redis_killed_under_load(tmp_path: Path, dsn: str, redis_url: str, redis_server: RedisServer) -> None:
     """AOF everysec keeps what was acknowledged; producers send the last seconds again; nothing counts twice."""
-    with loaded(tmp_path, dsn, redis_url) as (pipeline, load):
+    with loaded(tmp_path, dsn, redis_url) as (pipeline, load, served):
         redis_server.kill()
-        down = re.compile(r'^streamgauge_component_status\{component="redis",.*status="down"\} 1', re.MULTILINE)
-        told = get_text(pipeline, "/metrics/self")
-        assert wait_until(lambda: down.search(told()) is not None, DEADLINE_S), "told, so it was away for a while"
+        assert wait_until(lambda: served.saw_down("redis"), DEADLINE_S), "told, so it was away"
         redis_server.open()
         assert_exact(pipeline, load, dsn)
         assert fetch(dsn, DUPLICATES) > 0, "the last seconds came again"
 
 
-def get_text(pipeline: Pipeline, path: str) -> Callable[[], str]:
-    """Return what asks for a page."""
-    return lambda: get(pipeline.port, path)[1].decode()
-
-
 def test_postgres_killed_under_load(tmp_path: Path, dsn: str, redis_url: str, postgres_server: PostgresServer) -> None:
     """Commits in doubt are settled by the ledger."""
-    with loaded(tmp_path, dsn, redis_url) as (pipeline, load):
+    with loaded(tmp_path, dsn, redis_url) as (pipeline, load, served):
         postgres_server.kill()
-        refused = 'streamgauge_scrapes_total{outcome="unavailable"}'
-        told = get_text(pipeline, "/metrics/self")
-        assert wait_until(lambda: refused in told(), DEADLINE_S), "refused scrapes are told, so it was away for a while"
+        assert wait_until(lambda: served.saw_down("database"), DEADLINE_S), "told, so it was away"
+        assert served.saw("streamgauge_scrapes_total", outcome="unavailable"), "refused scrapes are told"
         postgres_server.open()
         assert_exact(pipeline, load, dsn)
 
@@ -137,7 +128,7 @@ IN_TRANSACTION = (
 
 def test_slow_aggregator_changes_nothing_twice(tmp_path: Path, dsn: str, redis_url: str) -> None:
     """Stopped inside its transaction for longer than the claim time, then continued: others did its work."""
-    with loaded(tmp_path, dsn, redis_url) as (pipeline, load):
+    with loaded(tmp_path, dsn, redis_url) as (pipeline, load, served):
         slow = psutil.Process(pipeline.processes["aggregator-1"].pid)
         assert wait_until(lambda: stop_inside_transaction(slow, dsn), DEADLINE_S)
         pipeline.aggregator("aggregator-2")
@@ -145,6 +136,9 @@ def test_slow_aggregator_changes_nothing_twice(tmp_path: Path, dsn: str, redis_u
         assert wait_until(lambda: fetch(dsn, COMMITTED) > before, DEADLINE_S), "the other one goes on"
         stopped_at = time.monotonic()
         assert wait_until(lambda: time.monotonic() - stopped_at > 2, 5), "longer than the claim time"
+        assert wait_until(lambda: served.saw("streamgauge_stream_oldest_wait_seconds", 1), DEADLINE_S), (
+            "what waited is told"
+        )
         slow.resume()
         assert_exact(pipeline, load, dsn)
 
