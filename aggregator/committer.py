@@ -230,9 +230,11 @@ class Committer:
     async def _identify(
         self, lane: Lane, batches: Sequence[Decoded], oldest_ms: int
     ) -> tuple[dict[bytes, Producer], int]:
-        await lane.identities.refresh()
-        known = await lane.identities.producer_numbers(batches, oldest_ms)
-        generation = await lane.identities.resolve([b for b in batches if b.envelope.producer_id in known])
+        identities = lane.identities
+        async with identities.looking_up:
+            await identities.refresh()
+            known = await identities.producer_numbers(batches, oldest_ms)
+            generation = await identities.resolve([b for b in batches if b.envelope.producer_id in known])
         return known, generation
 
     def _book(self, lane: Lane, batch: Decoded, producer: Producer) -> Booked:
@@ -258,7 +260,7 @@ class Committer:
                 already = await self._apply(ready)
             except asyncpg.PostgresError as error:
                 if is_stale(error):
-                    ready.lane.identities.forget()
+                    await ready.lane.identities.forget()
                     again = [b.batch for b in (*ready.booked, *ready.copies)]
                     return await self._finish(await self._ready(ready.lane, again))
                 if error.sqlstate == NO_PARTITION:

@@ -2,9 +2,10 @@
 
 In: decoded batches. Out: their blocks resolved to series and layout numbers; producers' ledger numbers.
 Promise: a number enters a cache only after the transaction that made it was committed; all caches are dropped
-when the database says that their generation is over.
+when the database says that their generation is over, and never while numbers are being looked up: those would stay.
 """
 
+import asyncio
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Final
@@ -37,18 +38,21 @@ class Identities:
         self.blocks = BlockCache()
         self.generation = 0
         """0: nothing was read yet."""
+        self.looking_up = asyncio.Lock()
+        """Held from `refresh` on: a shard prepares its next commit while this one finds its numbers stale."""
         self._series_budget = series_budget
         self._keys: dict[bytes, int] = {}
         self._metrics: dict[MetricDef, Metric] = {}
         self._producers: dict[bytes, Producer] = {}
 
-    def forget(self) -> None:
+    async def forget(self) -> None:
         """Drop every cached number; the next use looks them up again."""
-        self.generation = 0
-        self._keys.clear()
-        self._metrics.clear()
-        self._producers.clear()
-        self.blocks.clear()
+        async with self.looking_up:
+            self.generation = 0
+            self._keys.clear()
+            self._metrics.clear()
+            self._producers.clear()
+            self.blocks.clear()
 
     async def refresh(self) -> None:
         """Read the generation first, so that numbers looked up afterwards are at least as new."""
@@ -80,10 +84,12 @@ class Identities:
 
     async def producer(self, producer_id: bytes, batch: Decoded | None, shard: int) -> Producer:
         """Return the ledger row of a producer whose batch may not be decodable."""
-        if producer_id not in self._producers:
-            service = batch.body.service if batch is not None else "unknown"
-            self._producers |= await register_producers(self.pool, {producer_id: (service, shard)})
-        return self._producers[producer_id]
+        async with self.looking_up:
+            if producer_id not in self._producers:
+                await self.refresh()
+                service = batch.body.service if batch is not None else "unknown"
+                self._producers |= await register_producers(self.pool, {producer_id: (service, shard)})
+            return self._producers[producer_id]
 
     async def resolve(self, batches: Sequence[Decoded]) -> int:
         """Give every block its series and layout numbers, admitting what is new; returns their generation."""

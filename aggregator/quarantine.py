@@ -61,7 +61,7 @@ class Quarantine:
             is_fresh = await quarantine_batch(lane.pool, raw._replace(**identity), known)
         except asyncpg.PostgresError as fault:
             if is_stale(fault):
-                lane.identities.forget()
+                await lane.identities.forget()
                 return await self._account(lane, raw, entry, envelope, batch)
             if not is_data_fault(fault):
                 raise

@@ -98,7 +98,7 @@ class Store:
         except asyncpg.PostgresError as error:
             if not is_stale(error):
                 raise
-            self.identities.forget()
+            await self.identities.forget()
             await self._commit(*batches)
 
     async def _commit(self, *batches: bytes) -> None:
