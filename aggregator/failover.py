@@ -119,13 +119,15 @@ async def check(
     if standing.is_current:
         if standing.owner is None:
             await _claim(link, standing.now)
+        # Another check was through, and then this one or one of the dead raised its fence, and failed.
+        await _lower_fences(pool, standing.now)
         return standing.now
     standing.require_newest()
     reason = f"{standing}{await _gap(link, shards, standing.commit.at_s)}"
     log.warning("database_changed", extra={"reason": reason})
     async with acquire(pool) as connection:
         is_again = bool(await connection.fetchval(load("fence_is_up")))
-        fence_id = int(await connection.fetchval(load("raise_fence"), reason, consumer))
+        await connection.execute(load("raise_fence"), reason, consumer)
     crash.reach("after_fence")
     # Before the folding: what is acknowledged from now on is committed here.
     await _claim(link, standing.now)
@@ -135,8 +137,7 @@ async def check(
             await _replay(link, shard, committers[shard % len(committers)], trial if is_again else None)
     crash.reach("before_fence_falls")
     # In this order: whoever dies in between leaves work that the next check sees, never a fence that stays.
-    async with acquire(pool) as connection:
-        await connection.execute(load("lower_fences"), fence_id)
+    await _lower_fences(pool, standing.now)
     crash.reach("after_fence_fell")
     if _text(await link.get(OWNER_KEY)) != str(standing.now):
         raise OtherDatabase(f"{standing.now} was restored, and another one meanwhile")
@@ -144,6 +145,11 @@ async def check(
     await link.eval(PUT, 1, DATABASE_KEY, str(standing.now))
     log.warning("database_restored", extra={"now": str(standing.now)})
     return standing.now
+
+
+async def _lower_fences(pool: Pool, identity: Identity) -> None:
+    async with acquire(pool) as connection:
+        await connection.execute(load("lower_fences"), str(identity))
 
 
 async def _claim(link: Link, now: Identity) -> None:

@@ -130,3 +130,12 @@ async def test_a_lane_whose_clock_was_not_measured_is_no_lane(dsn: str, redis_ur
             with pytest.raises(Exception, match="does not exist"):
                 await c.lanes.main()
         assert c.lanes.open_lanes() == []
+
+
+async def test_a_fence_that_was_left_on_a_whole_database_is_lowered(dsn: str, redis_url: str) -> None:
+    """Two checks at once: one is through, and the other one, that had found the same, raises its fence and dies."""
+    async with consumer(dsn, redis_url) as c:
+        await check(c, c.committer)
+        await c.one("INSERT INTO fences (reason, raised_by) VALUES ('late', 'dead') RETURNING fence_id")
+        await check(c, c.committer)
+        assert await c.one(OPEN) == 0
