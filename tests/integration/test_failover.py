@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from aggregator import failover
 from aggregator.decode import Entry
 from contract.streams import DATABASE_KEY, OWNER_KEY
+from database.admission import register_producers
 from database.hosts import OldTimeline
+from database.ledger import Accounting, SetAside, is_stale, quarantine_batch
 from tests.batches import make_batch
 from tests.consuming import Consumer, consumer
 from tests.faults.test_poison import CRASHING, DEADLY
@@ -139,3 +142,17 @@ async def test_a_fence_that_was_left_on_a_whole_database_is_lowered(dsn: str, re
         await c.one("INSERT INTO fences (reason, raised_by) VALUES ('late', 'dead') RETURNING fence_id")
         await check(c, c.committer)
         assert await c.one(OPEN) == 0
+
+
+async def test_a_producers_number_of_before_a_failover_is_nobody_elses(dsn: str, redis_url: str) -> None:
+    """Looked up before it: the database that took over has given it to another producer."""
+    async with consumer(dsn, redis_url) as c:
+        pool = await c.pool()
+        ids = (bytes(16), b"other".ljust(16, b"\0"))
+        (mine, other) = [(await register_producers(pool, {i: ("test", 0)}))[i].producer_no for i in ids]
+        entry = SetAside(0, "1-1", "malformed", "", ids[0], 1, 5, b"payload")
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await quarantine_batch(pool, entry, Accounting(other, 7, None, None, 0, None, {}))
+        assert is_stale(refused.value)
+        assert await c.one("SELECT count(*) FROM quarantine") == 0
+        assert await quarantine_batch(pool, entry, Accounting(mine, 7, None, None, 0, None, {}))
