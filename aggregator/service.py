@@ -99,6 +99,8 @@ class Aggregator:
                 tasks.create_task(self._every("heartbeat", lambda: self._heartbeat(lanes, trimmer)), name="heartbeat")
                 tasks.create_task(self._every("clock", lambda: self._set_clocks(lanes)), name="aggregator - clock")
                 tasks.create_task(self._trim_loop(trimmer, lanes), name="aggregator - trim")
+                # Without traffic nobody commits, and totals that a failover took would be missing until somebody does.
+                tasks.create_task(self._every("failover check", lambda: self._check_main(link, lanes)), name="failover")
                 tasks.create_task(self._run_schedule(link, lanes), name="aggregator - schedule")
         finally:
             await self._close(lanes)
@@ -164,6 +166,9 @@ class Aggregator:
             await spare.aclose()
         self._checked_at = now
         return found
+
+    async def _check_main(self, link: Link, lanes: Lanes) -> None:
+        await self._check_database(link, await lanes.main())
 
     def _committer(self, shard: int, lanes: Lanes) -> Committer:
         return Committer(lanes, shard, self.consumer, self._threads, self._crash)
