@@ -28,9 +28,9 @@ end
 TRIM: Final = (
     _COMPARE
     + """
--- KEYS[1] stream; ARGV: oldest id to keep for replay, byte cap.
--- Returns {entries trimmed, bytes now, 1 if the cap cut the replay window}.
-if redis.call('EXISTS', KEYS[1]) == 0 then return {0, 0, 0} end
+-- KEYS[1] stream; ARGV: oldest id to keep for replay, byte cap, first id that a standby may lack.
+-- Returns {entries trimmed, bytes now, 1 if the cap cut the replay window, first id that a group needs}.
+if redis.call('EXISTS', KEYS[1]) == 0 then return {0, 0, 0, '0-0'} end
 local bound = nil
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local group = {}
@@ -41,18 +41,20 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     end
     if bound == nil or less(first, bound) then bound = first end
 end
-if bound == nil then return {0, redis.call('MEMORY', 'USAGE', KEYS[1]), 0} end
+if bound == nil then return {0, redis.call('MEMORY', 'USAGE', KEYS[1]), 0, '0-0'} end
+local last = bound
+if less(ARGV[3], last) then last = ARGV[3] end
 local keep = ARGV[1]
-if less(bound, keep) then keep = bound end
+if less(last, keep) then keep = last end
 local trimmed = redis.call('XTRIM', KEYS[1], 'MINID', keep)
 local bytes = redis.call('MEMORY', 'USAGE', KEYS[1]) or 0
 local cut = 0
-if bytes > tonumber(ARGV[2]) and less(keep, bound) then
-    trimmed = trimmed + redis.call('XTRIM', KEYS[1], 'MINID', bound)
+if bytes > tonumber(ARGV[2]) and less(keep, last) then
+    trimmed = trimmed + redis.call('XTRIM', KEYS[1], 'MINID', last)
     bytes = redis.call('MEMORY', 'USAGE', KEYS[1]) or 0
     cut = 1
 end
-return {trimmed, bytes, cut}
+return {trimmed, bytes, cut, bound}
 """
 )
 

@@ -1,7 +1,7 @@
 """Trim: keeps each stream within its replay window and its bytes, and holds producers back when it cannot.
 
 In: one shard's stream. Out: entries trimmed, a back-pressure flag set or cleared.
-Promise: only entries that every group acknowledged, that are older than the replay window and that every
+Promise: only entries that every group acknowledged, that are older than the replay window and whose commits every
 standby has flushed are trimmed; at the byte cap the replay window shortens first, then producers merge. While
 PostgreSQL is away, lacks commits or is another one, nothing is trimmed, and at the cap producers merge at once.
 """
@@ -9,9 +9,9 @@ PostgreSQL is away, lacks commits or is another one, nothing is trimmed, and at 
 import asyncio
 import logging
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
-from aggregator.failover import read_standing
+from aggregator.failover import Identity, read_standing
 from aggregator.lua import DROP_IDLE_CONSUMERS, HOLD_BACK, TRIM
 from contract.streams import GROUP, full_key, stream_key
 from database.connect import Pool, acquire
@@ -26,6 +26,15 @@ LOOK_S: Final = 5.0
 """PostgreSQL is away when it has not answered by then: the flag must not wait for it."""
 NO_CAP: Final = 1 << 62
 CONSUMER_IDLE_MS: Final = 3_600_000
+NOTHING: Final = "0-0"
+EVERYTHING: Final = f"{1 << 62}-0"
+
+
+class _Mark(NamedTuple):
+    """Entries below `bound` were acknowledged when the database had written so many bytes of WAL."""
+
+    written: int
+    bound: str
 
 
 class Trimmer:
@@ -40,23 +49,39 @@ class Trimmer:
         self._flag_ms = max(FULL_FLAG_MS, int(3000 * interval_s))
         self._keep_ms: int | None = None
         """From when on entries are kept; None: all are, for nobody knows which commits PostgreSQL will have."""
-        self._flushed: deque[tuple[int, int]] = deque(maxlen=10_000)
+        self._flushed: int | None = None
+        """Bytes of WAL that every standby has; None: there is none."""
+        self._bounds: dict[int, str] = {}
+        """First id that each shard's groups needed at the trim before."""
+        self._marks: dict[int, deque[_Mark]] = {}
 
     async def look(self, pool: Pool) -> None:
         """Ask PostgreSQL from when on entries are kept; until it has answered again all are."""
         self._keep_ms = None
         now_ms = await self._redis_ms()
         async with asyncio.timeout(LOOK_S):
+            async with acquire(pool) as connection:
+                row = await connection.fetchrow(load("standby_lsn"))
             standing = await read_standing(self._link, pool)
-            flushed_ms = await self._flushed_by_standbys_ms(pool, now_ms)
-        if standing.is_current:
-            self._keep_ms = min(now_ms - self._replay_ms, flushed_ms)
+        assert row is not None, "BUG: a query without FROM has a row"
+        if not standing.is_current or standing.now != Identity(row["system_identifier"], row["timeline"]):
+            # Commits that this database lacks are folded again from the entries, if they are still there.
+            self._marks.clear()
+            self._bounds.clear()
+            return
+        # The WAL was looked at after the bounds were: it holds the commits of everything below.
+        for shard, bound in self._bounds.items():
+            self._marks[shard].append(_Mark(row["written"], bound))
+        self._bounds.clear()
+        self._flushed = row["flushed"]
+        self._keep_ms = now_ms - self._replay_ms
 
     async def trim(self, shard: int) -> None:
         """Trim one shard and set or clear its flag; needs nothing but Redis."""
         keep_ms, cap = (0, NO_CAP) if self._keep_ms is None else (max(self._keep_ms, 0), self._max_bytes)
-        reply = await self._link.eval(TRIM, 1, stream_key(shard), f"{keep_ms}-0", str(cap))
+        reply = await self._link.eval(TRIM, 1, stream_key(shard), f"{keep_ms}-0", str(cap), self._safe(shard))
         trimmed, size, cut = int(reply[0]), int(reply[1]), bool(reply[2])
+        self._note_bound(shard, reply[3].decode())
         self.trimmed += trimmed
         self.bytes_of[shard] = size
         if cut:
@@ -75,13 +100,23 @@ class Trimmer:
         seconds, micros = await self._link.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def _flushed_by_standbys_ms(self, pool: Pool, now_ms: int) -> int:
-        """Return the time up to which every standby has what was committed; now, if there is none."""
-        async with acquire(pool) as connection:
-            row = await connection.fetchrow(load("standby_lsn"))
-        if row is None or row["flushed"] is None:
-            self._flushed.clear()
-            return now_ms
-        self._flushed.append((now_ms, int(row["written"])))
-        safe = [at for at, lsn in self._flushed if lsn <= int(row["flushed"])]
-        return safe[-1] if safe else 0
+    def _safe(self, shard: int) -> str:
+        """Return the id below which every standby has what was committed."""
+        if self._flushed is None:
+            return EVERYTHING
+        marks = self._marks.get(shard) or deque()
+        while len(marks) > 1 and marks[1].written <= self._flushed:
+            marks.popleft()
+        return marks[0].bound if marks and marks[0].written <= self._flushed else NOTHING
+
+    def _note_bound(self, shard: int, bound: str) -> None:
+        """Keep a bound for the next look; one that fell is of another Redis, whose ids say nothing of the marks."""
+        marks = self._marks.setdefault(shard, deque(maxlen=10_000))
+        if marks and _order(bound) < _order(marks[-1].bound):
+            marks.clear()
+        self._bounds[shard] = bound
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)
