@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo down status test check format bench bench-full faults soak overload fuzz mutations compose-test sbom audit-dependencies lock clean
+.PHONY: help up demo down status test check format bench bench-full faults model soak overload fuzz mutations compose-test sbom audit-dependencies lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,10 +36,13 @@ status: $(READY) ## show what runs
 test: $(READY) ## run the tests, in random order, on real servers
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-faults: $(READY) ## run just the tests that kill and cut; MINUTES=m or SEED=n: a seeded schedule of faults under load
+faults: $(READY) ## run the tests that kill and cut, and `make model`; MINUTES=m or SEED=n: a seeded schedule of faults under load
 	@if [ -n "$(MINUTES)$(SEED)" ]; then \
 		$(BIN)/python -m tests.faults.nemesis $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)); \
-	else $(BIN)/python -m pytest -m faults; fi
+	else $(BIN)/python -m pytest -m faults && $(MAKE) --no-print-directory model; fi
+
+model: $(READY) ## search for a schedule of faults that breaks a promise, on simulated servers: SCHEDULES=n SEED=n
+	@$(BIN)/python -m tests.model --schedules $(or $(SCHEDULES),100000) $(if $(SEED),--seed $(SEED))
 
 soak: $(READY) ## hold 80 % of what can be drained for MINUTES (30) with a fault a minute [SEED=n]; into docs/reliability.md
 	@$(BIN)/python -m tests.load.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
