@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import RedisError
 
 from contract.streams import DEFAULT_SHARDS, GROUP, stream_key
@@ -163,7 +164,7 @@ class Scraper:
         return [(re.findall(r'process="(\d+)"', labels)[0], int(float(value))) for labels, value in found]
 
     def _judge(self, text: str) -> None:
-        for key, value in counters(text).items():
+        for key, value in counters(list(text_string_to_metric_families(text))).items():
             before = self._highest.get(key, 0.0)
             if value < before:
                 self.fell.append(f"{key}: {value:g} after {before:g}")
