@@ -7,23 +7,22 @@ after the one before it has ended.
 """
 
 import random
-import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamgauge.stack import get
+from tests.background import Background
 
 PAUSE_S: Final = 0.05
 SELF_EVERY_S: Final = 0.3
 """Of /metrics/self: it asks every server how it is."""
 
 
-class Served:
+class Served(Background):
     """Scrapes at random until the block ends. `fell` must be empty then."""
 
     def __init__(self, *ports: int, seed: int = 1) -> None:
@@ -37,16 +36,7 @@ class Served:
         self._asked_s = float("-inf")
         self._ports: Sequence[int] = ports
         self._random = random.Random(seed)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scrapes")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join(30)
+        super().__init__("scrapes")
 
     def check(self, least: int = 1) -> None:
         """No counter fell, in so many scrapes at least."""

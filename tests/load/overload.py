@@ -9,18 +9,17 @@ before the aggregator; what is emitted is committed or counted as dropped, to th
 import argparse
 import math
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from redis.exceptions import RedisError
 
 from benchmarks.scratch import Scratch
 from contract.batch import read_body, read_envelope
 from contract.streams import DEFAULT_SHARDS, FIELD, stream_key
+from tests.background import Background
 from tests.faults.bench import Bench
 from tests.load.api import Apis
 from tests.load.child import Child
@@ -76,7 +75,7 @@ class Length(NamedTuple):
     sample_s: float = 1.0
 
 
-class Watcher:
+class Watcher(Background):
     """Reads the streams as they grow and counts batches, and those with merged samples, in a thread."""
 
     def __init__(self, bench: Bench) -> None:
@@ -84,16 +83,7 @@ class Watcher:
         self.longest_s = 0.0
         """The longest span of a merged batch."""
         self._bench = bench
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join(30)
+        super().__init__("watch")
 
     def _run(self) -> None:
         client: Any = self._bench.client()

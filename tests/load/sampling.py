@@ -5,12 +5,10 @@ Promise: looks go past the links that a test spoils; a server that does not answ
 """
 
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import psutil
@@ -20,6 +18,7 @@ from redis.exceptions import RedisError
 from contract.streams import DEFAULT_SHARDS, GROUP, stream_key
 from streamgauge.load_plan import PROBES, Report
 from streamgauge.stack import get
+from tests.background import Background
 from tests.faults.bench import Bench
 from tests.served import counters
 
@@ -46,7 +45,7 @@ class Sample(NamedTuple):
 Pids = Callable[[], Mapping[str, int]]
 
 
-class Sampler:
+class Sampler(Background):
     """Looks every so often, in a thread."""
 
     def __init__(self, bench: Bench, pids: Pids, every_s: float) -> None:
@@ -54,16 +53,7 @@ class Sampler:
         self._bench = bench
         self._pids = pids
         self._every_s = every_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="samples")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join(30)
+        super().__init__("samples")
 
     def _run(self) -> None:
         client = self._bench.client_of(self._bench.redis_url + "?socket_timeout=2")
@@ -123,7 +113,7 @@ class Seen(NamedTuple):
     probes: dict[str, int]
 
 
-class Scraper:
+class Scraper(Background):
     """Scrapes one exporter, in a thread. `fell` must be empty in the end."""
 
     def __init__(self, port: int, token: str) -> None:
@@ -134,16 +124,7 @@ class Scraper:
         self._token = token
         self._highest: dict[str, float] = {}
         self._looked_s = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scrapes")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join(30)
+        super().__init__("scrapes")
 
     def _run(self) -> None:
         while not self._stop.wait(SCRAPE_EVERY_S):
