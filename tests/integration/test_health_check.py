@@ -297,11 +297,10 @@ def prometheus(folder: Path, targets: list[str], rules: str) -> Generator[str, N
     try:
 
         def has_asked() -> bool:
-            try:
-                asked = get(port, "/api/v1/targets")[1] + get(port, "/api/v1/rules")[1]
-            except OSError:
-                return False
-            return asked.count(b'"scrapeUrl"') == len(targets) and b'"health":"unknown"' not in asked
+            answers = [get(port, f"/api/v1/{what}") for what in ("targets", "rules")]
+            asked = b"".join(body for _, body in answers)
+            is_there = all(status == 200 for status, _ in answers)
+            return is_there and asked.count(b'"scrapeUrl"') == len(targets) and b'"health":"unknown"' not in asked
 
         assert wait_until(has_asked, 30), (folder / "log").read_text()
         yield f"http://127.0.0.1:{port}"
