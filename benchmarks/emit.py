@@ -14,6 +14,8 @@ from typing import Final
 from benchmarks.measure import OURS, Section
 from benchmarks.scratch import Scratch
 
+SPOOLED: Final = "streamgauge, each emit spooled"
+"""STREAMGAUGE_SPOOL_EVENTS: kill -9 loses nothing."""
 SUBJECTS: Final = {
     OURS: "streamgauge",
     "prometheus_client, in-process": "prometheus",
@@ -22,6 +24,7 @@ SUBJECTS: Final = {
     "statsd client": "statsd",
     "datadog client": "datadog",
     "bare list append": "append",
+    SPOOLED: "streamgauge",
 }
 WORKS: Final = (
     ("bound", "observe, bound child", 60.0),
@@ -39,7 +42,7 @@ def run(full: bool) -> Section:
     with Scratch() as stack:
         for _ in range(9 if full else 3):
             for name, subject in SUBJECTS.items():
-                found[name].append(_measure(stack, subject, multiprocess="multi-process" in name))
+                found[name].append(_measure(stack, name, subject))
     for work, title, goal in WORKS:
         for name in SUBJECTS:
             values = [value for round_ in found[name] if (value := round_.get(work)) is not None]
@@ -65,12 +68,18 @@ def _note_flusher(section: Section, rounds: list[dict[str, float | None]]) -> No
         )
 
 
-def _measure(stack: Scratch, subject: str, multiprocess: bool) -> dict[str, float | None]:
+def _measure(stack: Scratch, name: str, subject: str) -> dict[str, float | None]:
     measured: dict[str, float | None] = {}
-    with tempfile.TemporaryDirectory(dir=stack.home) as folder:
-        environ = {**stack.environ, **({"PROMETHEUS_MULTIPROC_DIR": folder} if multiprocess else {})}
-        for mode in ("alone", "cpu", *(["flood"] if subject == "streamgauge" else [])):
+    for mode in ("alone", "cpu", *(["flood"] if subject == "streamgauge" else [])):
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if name == SPOOLED else stack.home) as folder:
             command = [sys.executable, "-m", "benchmarks.emit_subject", subject, mode]
+            environ = {**stack.environ, **_environ(name, folder)}
             done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
             measured |= json.loads(done.stdout)
     return measured
+
+
+def _environ(name: str, folder: str) -> dict[str, str]:
+    if name == SPOOLED:
+        return {"STREAMGAUGE_SPOOL_DIR": folder, "STREAMGAUGE_SPOOL_EVENTS": "1"}
+    return {"PROMETHEUS_MULTIPROC_DIR": folder} if "multi-process" in name else {}
