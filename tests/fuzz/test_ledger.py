@@ -25,6 +25,8 @@ from tests.fuzz.budget import examples
 from tests.fuzz.test_batches import BOMBS, changed_bodies, encoded, honest, ints, sealed
 from tests.servers import Servers
 
+pytestmark = pytest.mark.timeout(400)
+
 RUNS: Final = ["one", "two", "", "a\0b", "\ud7ff", 'x"; DROP SCHEMA streamgauge CASCADE; --', "y" * 300]
 MOST_RUNS: Final = 2
 HONEST_EVENTS: Final = 14
