@@ -24,9 +24,12 @@ NEVER_MS: Final = 10**9
 MUCH: Final = "1000000000"
 CONSUMERS: Final = ("a", "b")
 
-pytestmark = pytest.mark.skipif(
-    next(iter(redis_binaries())) < "7", reason="ONLY REDIS 6.2 IS HERE: THE SIMULATED ONE ANSWERS AS 7.0 DOES"
-)
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(
+        next(iter(redis_binaries())) < "7", reason="ONLY REDIS 6.2 IS HERE: THE SIMULATED ONE ANSWERS AS 7.0 DOES"
+    ),
+]
 
 
 def done(coroutine: Coroutine[Any, Any, Any]) -> Any:
