@@ -32,12 +32,22 @@ class Service(NamedTuple):
     quarantined: int
     lost: int
     open: int
-    """Events in open gaps and parked."""
+    """Events in open gaps."""
+    parked: int
+    """Events parked above all that their producer's committed batches told of."""
     duplicates: int
     displaced: int
     states: dict[str, int]
     last_seen_s: float | None
     dropped: dict[str, int]
+
+    def in_flight(self, waiting: Mapping[str, int] | None) -> int | None:
+        """Return the events not accounted for; `waiting` holds those in the streams (None: unknown)."""
+        return None if waiting is None else self.open + self.parked + waiting.get(self.service, 0)
+
+    def accepted_so_far(self, waiting: Mapping[str, int] | None) -> int | None:
+        """Return what is accepted with what waits, of which no committed batch has told yet."""
+        return None if waiting is None else self.accepted + self.parked + waiting.get(self.service, 0)
 
 
 class Pipeline(NamedTuple):
@@ -72,7 +82,7 @@ async def read_stored(connection: Connection) -> Samples:
 
 def read_services(rows: Sequence[Row]) -> list[Service]:
     """Read exporter_services."""
-    fields = ("service", "accepted", "committed", "quarantined", "lost", "open", "duplicates", "displaced")
+    fields = ("service", "accepted", "committed", "quarantined", "lost", "open", "parked", "duplicates", "displaced")
     return [
         Service(
             *(row[name] for name in fields),
@@ -82,6 +92,13 @@ def read_services(rows: Sequence[Row]) -> list[Service]:
         )
         for row in rows
     ]
+
+
+def with_waiting(services: Sequence[Service], waiting: Mapping[str, int] | None) -> list[Service]:
+    """Return the services, also those of which nothing but entries in the streams is known, in order."""
+    new = (waiting or {}).keys() - {s.service for s in services}
+    unheard = (Service(name, 0, 0, 0, 0, 0, 0, 0, 0, dict.fromkeys(STATES, 0), None, {}) for name in new)
+    return sorted([*services, *unheard], key=lambda s: s.service)
 
 
 def read_pipeline(row: Row, head: Row) -> Pipeline:
@@ -125,10 +142,8 @@ def samples(
     if pipeline.last_commit_s is not None:
         found["streamgauge_last_commit_timestamp_seconds"] = [((), pipeline.last_commit_s)]
     if in_flight is not None:
-        of = {s.service: s.open for s in services}
-        for service, events in in_flight.items():
-            of[service] = of.get(service, 0) + events
-        found["streamgauge_in_flight_events"] = [((service,), n) for service, n in sorted(of.items())]
+        known = with_waiting(services, in_flight)
+        found["streamgauge_in_flight_events"] = [((s.service,), s.in_flight(in_flight) or 0) for s in known]
     return found
 
 

@@ -12,8 +12,10 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from exporter.components.component import RANK, Severity, Status
+from exporter.ledger import with_waiting
 from exporter.monitor import Reading, Report, worst
 from exporter.service import Exporter
+from exporter.snapshot import View
 
 VALUES: Final = {
     "database": "heartbeat_age_s",
@@ -70,14 +72,20 @@ class KindRow(BaseModel):
 
 
 class ServiceRow(BaseModel):
-    """Account of a service's events, from the newest snapshot."""
+    """Account of a service's events: accepted = committed + dropped + quarantined + lost + in_flight."""
 
     service: str
-    accepted: int
+    accepted: int | None
+    """With what waits, as of the newest snapshot and count of the streams; null: unknown."""
     committed: int
     quarantined: int
     lost: int
+    in_flight: int | None
+    """What waits in the streams, is missing yet, or is parked; null: unknown."""
     open: int
+    """Of these, in open gaps."""
+    parked: int
+    """Of these, parked above all that was committed."""
     duplicates: int
     states: dict[str, int]
     last_seen_s: float | None
@@ -161,9 +169,17 @@ def summarize(report: Report, exporter: Exporter) -> dict[str, Any]:
         "components": {kind: _kind_row(of_kind) for kind, of_kind in kinds.items()},
         "snapshot_age_s": exporter.refresher.age_s(),
         "series": None if newest is None else newest.shown,
-        "services": [] if newest is None else [service._asdict() for service in newest.services],
+        "services": [] if newest is None else _accounts(newest),
         "in_flight": None if newest is None else newest.in_flight,
     }
+
+
+def _accounts(view: View) -> list[dict[str, Any]]:
+    waiting = view.in_flight
+    return [
+        {**s._asdict(), "accepted": s.accepted_so_far(waiting), "in_flight": s.in_flight(waiting)}
+        for s in with_waiting(view.services, waiting)
+    ]
 
 
 def _kind_row(of_kind: Sequence[Reading]) -> dict[str, Any]:

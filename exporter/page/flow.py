@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from exporter.columns import Row
-from exporter.ledger import Service
+from exporter.ledger import Service, with_waiting
 from exporter.page.words import count, plural, reasons
 from exporter.snapshot import View
 
@@ -87,14 +87,17 @@ def in_flight(view: View) -> int | None:
     """Return the events in flight of all services; None when they could not be counted."""
     if view.in_flight is None:
         return None
-    return sum(view.in_flight.values()) + sum(service.open for service in view.services)
+    return sum(view.in_flight.values()) + sum(service.open + service.parked for service in view.services)
 
 
 class Account(NamedTuple):
-    """One service: accepted = committed + dropped + quarantined + lost + in flight."""
+    """One service: accepted = committed + dropped + quarantined + lost + in flight.
+
+    What waits is in both sides; while it is not known, neither are they.
+    """
 
     service: str
-    accepted: int
+    accepted: int | None
     committed: int
     dropped: int
     dropped_why: str
@@ -110,22 +113,21 @@ class Account(NamedTuple):
 
 def accounts(view: View) -> list[Account]:
     """Return the services, each with its verdict in words."""
-    return [_account(view, service) for service in view.services]
+    return [_account(view, service) for service in with_waiting(view.services, view.in_flight)]
 
 
 def _account(view: View, s: Service) -> Account:
-    flying = None if view.in_flight is None else view.in_flight.get(s.service, 0) + s.open
     dropped = sum(s.dropped.values())
-    level, verdict = verdict_of(s.states.get("live", 0), dropped, s.quarantined, s.lost, s.open)
+    level, verdict = verdict_of(s.states.get("live", 0), dropped, s.quarantined, s.lost, s.open + s.parked)
     return Account(
         s.service,
-        s.accepted,
+        s.accepted_so_far(view.in_flight),
         s.committed,
         dropped,
         reasons(s.dropped),
         s.quarantined,
         s.lost,
-        flying,
+        s.in_flight(view.in_flight),
         s.duplicates,
         s.states.get("live", 0),
         None if s.last_seen_s is None else max(0.0, view.head.now_s - s.last_seen_s),

@@ -208,11 +208,36 @@ async def test_in_flight_counts_what_the_ledger_does_not_know(dsn: str, redis_ur
             link.xadd(stream_key(0), {FIELD: entry(seq, events=10**seq)})
         link.xreadgroup(GROUP, "test", {stream_key(0): ">"}, count=3)
     async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
-        number = await rows.producer("shop", 0, top_seq=3, applied=[asyncpg_range(1, 2), asyncpg_range(3, 4)])
+        ledger = {"accepted": 1110, "committed_events": 1010, "top_seq": 3}
+        number = await rows.producer("shop", 0, applied=[asyncpg_range(1, 2), asyncpg_range(3, 4)], **ledger)
         await rows.connection.execute("UPDATE producers SET producer_id = $1", "01" * 16)
         await rows.connection.execute("INSERT INTO gaps VALUES ($1, 2, 3, 10, 110, 0, 0)", number)
         await _counted(client)
         assert (await scrape(client))['streamgauge_in_flight_events{service="shop"}'] == 100 + 10**4 + 10**5
+        await _adds_up(client, accepted=1110 + 10**4 + 10**5)
+
+
+async def test_an_account_adds_up_with_what_is_parked(dsn: str, redis_url: str) -> None:
+    """Below the newest committed batch it is a gap already; above it no batch told of it yet."""
+    async with writer(dsn) as rows, exporter(dsn, redis_url) as client:
+        ledger = {"accepted": 30, "committed_events": 20, "top_seq": 3}
+        number = await rows.producer("shop", 0, applied=[asyncpg_range(1, 2), asyncpg_range(3, 4)], **ledger)
+        await rows.connection.execute("INSERT INTO gaps VALUES ($1, 2, 3, 10, 20, 0, 0)", number)
+        for seq in (2, 4):
+            await rows.connection.execute(PARK, number, seq)
+        await _counted(client)
+        await _adds_up(client, accepted=40)
+
+
+PARK = """INSERT INTO parked (reason, version, shard, stream_id, producer_id, seq, events, payload)
+    SELECT 'unknown_version', 9, 0, '1-1', producer_id, $2, 10, '' FROM producers WHERE producer_no = $1"""
+
+
+async def _adds_up(client: httpx.AsyncClient, accepted: int) -> None:
+    """In /metrics/health, once the newest snapshot holds a count; the counter does not hold what waits."""
+    (one,) = (await client.get("/metrics/health")).json()["services"]
+    parts = one["committed"] + sum(one["dropped"].values()) + one["quarantined"] + one["lost"] + one["in_flight"]
+    assert one["accepted"] == parts == accepted, one
 
 
 def asyncpg_range(low: int, high: int) -> object:

@@ -9,7 +9,7 @@ from exporter.page import flow
 from exporter.snapshot import Head, View
 
 NOW_S = 1_000_000.0
-SHOP = Service("shop", 100, 90, 0, 0, 0, 3, 0, {"live": 2, "ended": 1}, NOW_S - 4, {})
+SHOP = Service("shop", 100, 100, 0, 0, 0, 0, 3, 0, {"live": 2, "ended": 1}, NOW_S - 4, {})
 HEAD = Head("", "", 1, None, None, NOW_S)
 
 
@@ -72,10 +72,24 @@ def test_events_in_flight_are_those_in_the_streams_and_in_gaps_or_unknown() -> N
 )
 def test_a_service_is_complete_or_what_is_not_is_counted(change: dict[str, Any], level: str, verdict: str) -> None:
     service = SHOP._replace(**change)
-    (found,) = flow.accounts(view(service, in_flight={"shop": 10}))
+    (found,) = flow.accounts(view(service))
     assert (found.level, found.verdict) == (level, verdict)
-    assert (found.accepted, found.committed, found.in_flight) == (100, 90, 10 + service.open)
     assert (found.live, found.seen_ago_s) == (service.states.get("live", 0), 4.0)
+
+
+def test_an_account_adds_up_with_what_waits_in_the_streams_and_what_is_parked() -> None:
+    """No committed batch has told of either yet: the ledger's own `accepted` lacks both."""
+    shop = SHOP._replace(accepted=110, dropped={"limit": 3}, quarantined=2, lost=1, open=4, parked=5)
+    found = flow.accounts(view(shop, in_flight={"shop": 106, "new": 7}))
+    assert [(one.service, one.accepted, one.in_flight) for one in found] == [("new", 7, 7), ("shop", 221, 115)]
+    for one in found:
+        parts = one.committed + one.dropped + one.quarantined + one.lost
+        assert one.in_flight is not None and one.accepted == parts + one.in_flight
+
+
+def test_an_account_is_unknown_while_nobody_knows_what_waits() -> None:
+    (found,) = flow.accounts(view(SHOP))
+    assert (found.accepted, found.committed, found.in_flight) == (None, 100, None)
 
 
 def row(number: int, state: str = "live", **fields: Any) -> dict[str, Any]:
@@ -104,6 +118,6 @@ def test_stages_have_their_numbers_and_before_a_view_none() -> None:
     rates = flow.throughput(slots((3, 1), (2, 100), (1, 100)), NOW_S)
     found = {one.name: one for one in flow.stages(view(SHOP, in_flight={"shop": 6}), level, rates, words)}
     numbers = {name: one.number for name, one in found.items()}
-    assert numbers == {"producers": 2, "stream": 6, "aggregators": 1, "database": 90, "exporter": 12}
+    assert numbers == {"producers": 2, "stream": 6, "aggregators": 1, "database": 100, "exporter": 12}
     assert (found["stream"].level, found["aggregators"].notes) == ("degraded", ["2.0 batches/s", "a"])
     assert {one.number for one in flow.stages(None, level, None, words)} == {None}
