@@ -10,8 +10,8 @@ SELECT count(*) FILTER (WHERE state = 'live') AS live, count(*) FILTER (WHERE st
        count(*) FILTER (WHERE state = 'unclean') AS unclean,
        count(*) FILTER (WHERE state = 'unclean' AND last_seen >= now() - make_interval(secs => $2)) AS newly_unclean,
        extract(epoch FROM now() - max(last_seen))::float8 AS newest_age_s,
-       (SELECT coalesce(sum(committed_events), 0)::bigint FROM producers)
-         + (SELECT coalesce(sum(committed_events), 0)::bigint FROM retired) AS ever_committed_events,
+       bounded((SELECT coalesce(sum(committed_events), 0) FROM producers)
+               + (SELECT coalesce(sum(committed_events), 0) FROM retired)) AS ever_committed_events,
        (SELECT count(*) FROM gaps WHERE closed_at IS NULL) AS open_gaps,
        (SELECT bounded(coalesce(sum(sealed_after - sealed_before), 0)) FROM gaps WHERE closed_at IS NULL) AS open_events,
        bounded((SELECT coalesce(sum(sealed_after - sealed_before), 0) FROM gaps WHERE closed_at IS NOT NULL)
