@@ -84,7 +84,10 @@ def _foreseen(error: Exception) -> tuple[int | None, str]:
         return EXIT_USAGE, f"bad setting: POSTGRES_DSN: {error}"
     state = str(getattr(error, "sqlstate", None) or "")
     if isinstance(error, OSError | TimeoutError) or state.startswith(AWAY_SQLSTATES) or "RedisError" in names:
-        return EXIT_FAULT, f"a server is away or refuses: {type(error).__name__}: {error}".rstrip(": ")
+        # Not before: this needs an extra, which whoever asked a server has.
+        from streamgauge.reach import describe_away
+
+        return EXIT_FAULT, f"a server is away or refuses: {describe_away(error)}"
     return None, ""
 
 

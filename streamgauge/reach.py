@@ -7,7 +7,10 @@ Promise: both are closed when the command ends; a run that is not there is a Sta
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from redis.exceptions import RedisError
 
 from database.connect import SCHEMA, Pool, acquire, open_pool
 from database.migrate import check
@@ -15,8 +18,11 @@ from database.queries import load
 from database.redis_link import open_link
 from database.settings import PostgresSettings, RedisSettings, read_settings
 from streamgauge.processes import StartError
-from streamgauge.stack import names_any
+from streamgauge.stack import names_any, postgres_address
 from streamgauge.state import home_of, read_state
+
+SERVERS: Final = {"PostgreSQL": ("POSTGRES_DSN", "POSTGRES_HOST"), "Redis": ("REDIS_URL",)}
+"""Which settings name a server."""
 
 
 class Reach(NamedTuple):
@@ -69,3 +75,44 @@ def environment() -> dict[str, str]:
     if not names_any(environ, "POSTGRES_DSN", "POSTGRES_HOST") and "postgres" in up.addresses:
         environ["POSTGRES_DSN"] = up.addresses["postgres"]
     return environ
+
+
+def describe_away(error: BaseException) -> str:
+    """Say which server failed a call, where it is, which setting says so, and how; no user and no password."""
+    said = f"{type(error).__name__}: {error}".rstrip(": ")
+    server = _server_of(error)
+    if server is None:
+        return said
+    environ = environment()
+    setting = next((name for name in SERVERS[server] if names_any(environ, name)), SERVERS[server][0])
+    hint = ""
+    if not names_any(environ, *SERVERS[server]):
+        hint = f"; nothing is up in {home_of(environ)}, and {setting} is not set"
+    return f"{server} at {_place(server, environ)} ({setting}): {said}{hint}"
+
+
+def _server_of(error: BaseException) -> str | None:
+    if isinstance(error, RedisError):
+        return "Redis"
+    at = error.__traceback__
+    while at is not None:
+        name = str(at.tb_frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] == "asyncpg" or name == "database.connect":
+            return "PostgreSQL"
+        at = at.tb_next
+    return None
+
+
+def _place(server: str, environ: dict[str, str]) -> str:
+    if server == "Redis":
+        url, port = read_settings(RedisSettings, environ).redis_url.get_secret_value(), "6379"
+    else:
+        named = {name: value for name, value in environ.items() if name.startswith("POSTGRES_")}
+        url, port = postgres_address(named), "5432"
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return parts.path
+    query = parse_qs(parts.query)
+    hosts = parts.netloc.rpartition("@")[2] or query.get("host", ["localhost"])[0]
+    port = query.get("port", [port])[0]
+    return ",".join(f"{host}:{port}" if host.endswith("]") or ":" not in host else host for host in hosts.split(","))

@@ -17,9 +17,10 @@ def add_parser(sub: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Stop the stack of this home; 0 also when nothing ran."""
-    state = read_state(home_of(os.environ))
+    home = home_of(os.environ)
+    state = read_state(home)
     if state is None:
-        print("nothing is up")
+        print(f"nothing is up in {home}")
         return 0
     up = state.supervisor.known()
     up.stop(deadline_s=DEADLINE_S)
@@ -29,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     if not wait_until(lambda: not any(child.known().is_alive() for child in state.children), 5.0):
         print("some processes did not end: `streamgauge status` names them")
         return 1
-    (home_of(os.environ) / "up.json").unlink(missing_ok=True)
+    (home / "up.json").unlink(missing_ok=True)
     print("stopped")
     return 0

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,12 +21,13 @@ def add_parser(sub: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the state; 0 when everything runs and is ready, 1 when something is missing or nothing is up."""
-    state = read_state(home_of(os.environ))
+    home = home_of(os.environ)
+    state = read_state(home)
     found = {"up": False} if state is None else describe(state)
     if args.json:
         print(json.dumps(found))
     else:
-        _show(found)
+        _show(found, home)
     return 0 if found["up"] and found.get("ready") else 1
 
 
@@ -44,9 +46,9 @@ def describe(state: UpState) -> dict[str, Any]:
     }
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], home: Path) -> None:
     if not found["up"]:
-        print("nothing is up")
+        print(f"nothing is up in {home}")
     for name, process in found.get("processes", {}).items():
         print(f"  {name:<11}pid {process['pid']:<8}{'running' if process['alive'] else 'gone'}")
     for name, address in found.get("addresses", {}).items():

@@ -44,7 +44,40 @@ def test_bad_port_names_its_setting(
 def test_status_of_nothing_is_a_fault(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path_factory.mktemp("home")))
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(home))
     assert main(["status", "--json"]) == 1
     assert capsys.readouterr().out == '{"up": false}\n'
-    assert main(["down"]) == 0
+    assert (main(["status"]), main(["down"])) == (1, 0)
+    assert capsys.readouterr().out == f"nothing is up in {home}\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "said"),
+    [
+        (
+            "audit",
+            {"POSTGRES_DSN": "postgresql://me:secret@h.invalid:5433/x"},
+            "PostgreSQL at h.invalid:5433 (POSTGRES_DSN): gai",
+        ),
+        (
+            "migrate",
+            {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"},
+            "PostgreSQL at 127.0.0.1:1 (POSTGRES_HOST): Conn",
+        ),
+        ("tail", {"REDIS_URL": "redis://me:secret@127.0.0.1:1/0"}, "Redis at 127.0.0.1:1 (REDIS_URL): Conn"),
+        ("alive", {"POSTGRES_PORT": "1"}, "nothing is up in {home}, and POSTGRES_DSN is not set"),
+    ],
+)
+def test_a_server_that_is_away_is_named_with_its_setting_and_without_its_password(
+    command: str, settings: dict[str, str], said: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    env = {"STREAMGAUGE_HOME": str(home), **settings}
+    done = subprocess.run(
+        [sys.executable, "-m", "streamgauge", command], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.count("\n"), said.format(home=home) in done.stderr) == (1, 1, True), (
+        done.stderr
+    )
+    assert "secret" not in done.stderr
