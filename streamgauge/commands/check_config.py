@@ -10,7 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from database.connect import Connection, acquire, open_pool
+from asyncpg import ClientConfigurationError
+from redis.exceptions import RedisError
+
+from database.connect import AWAY, Connection, acquire, open_pool
 from database.migrate import SchemaError, check
 from database.queries import load
 from database.redis_link import open_link
@@ -18,7 +21,7 @@ from database.settings import PostgresSettings, RedisSettings, SettingsError, re
 from streamgauge.commands import Subparsers
 from streamgauge.hardening.report import as_json, as_text, exit_code
 from streamgauge.hardening.rule import Severity, Status, Verdict
-from streamgauge.reach import environment
+from streamgauge.reach import describe_away, environment
 
 SERVICES: Final = ("aggregator", "exporter", "producer")
 OLDEST_POSTGRES: Final = 15
@@ -43,12 +46,22 @@ def add_parser(sub: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check once. SettingsError (exit code 2) names the first setting that cannot be used."""
+    try:
+        verdicts = _verdicts(args)
+    except SettingsError as error:
+        if args.format == "json":
+            print(as_json([Verdict("settings", "critical", Status.FAIL, str(error), "correct the setting")]))
+        raise
+    print((as_json if args.format == "json" else as_text)(verdicts))
+    return exit_code(verdicts)
+
+
+def _verdicts(args: argparse.Namespace) -> list[Verdict]:
     environ = environment()
     verdicts = [_settings(environ, name) for name in args.service or SERVICES]
     if not args.offline:
         verdicts += asyncio.run(_servers(environ))
-    print((as_json if args.format == "json" else as_text)(verdicts))
-    return exit_code(verdicts)
+    return verdicts
 
 
 def _settings(environ: Mapping[str, str], service: str) -> Verdict:
@@ -102,7 +115,21 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, str]], None]]] = {
 
 
 async def _servers(environ: Mapping[str, str]) -> list[Verdict]:
-    return [*await _postgres(environ), *await _redis(environ)]
+    return [
+        *await _unless_away("PG-answers", "start PostgreSQL, or correct POSTGRES_DSN", _postgres, environ),
+        *await _unless_away("RE-answers", "start Redis, or correct REDIS_URL", _redis, environ),
+    ]
+
+
+async def _unless_away(
+    name: str, fix: str, ask: Callable[[Mapping[str, str]], Awaitable[list[Verdict]]], environ: Mapping[str, str]
+) -> list[Verdict]:
+    try:
+        return await ask(environ)
+    except ClientConfigurationError as error:
+        raise SettingsError(f"POSTGRES_DSN: {error}") from None
+    except (*AWAY, RedisError) as error:
+        return [Verdict(name, "critical", Status.FAIL, describe_away(error), fix)]
 
 
 async def _postgres(environ: Mapping[str, str]) -> list[Verdict]:

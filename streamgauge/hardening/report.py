@@ -29,10 +29,11 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
 def as_text(verdicts: Sequence[Verdict]) -> str:
     """Return a line a rule, what to do below those that fail, and the counts."""
     lines: list[str] = []
+    width = max((len(one.id) for one in verdicts), default=0) + 1
     for one in verdicts:
-        lines.append(f"{one.id:<4}{one.severity:<9}{MARKS[one.status]}  {one.evidence}")
+        lines.append(f"{one.id:<{width}}{one.severity:<9}{MARKS[one.status]}  {one.evidence}")
         if one.status in (Status.FAIL, Status.ERROR):
-            lines.append(f"{'':<20}fix: {one.fix}")
+            lines.append(f"{'':<{width + 16}}fix: {one.fix}")
     counts = Counter(one.status for one in verdicts)
     lines.append(", ".join(f"{counts[status]} {status.value}" for status in Status))
     return "\n".join(lines)

@@ -80,8 +80,30 @@ def test_a_schema_that_is_missing_and_a_server_that_evicts_are_faults(
     assert (found["RE-policy"]["status"], found["RE-policy"]["severity"]) == ("fail", "critical")
 
 
-def test_a_server_that_is_away_is_one_line(dsn: str, tmp_path: Path) -> None:
-    run = check(POSTGRES_DSN=dsn, REDIS_URL=f"redis://127.0.0.1:{free_port()}", STREAMGAUGE_HOME=str(tmp_path))
-    assert run.returncode == 1
-    assert "a server is away" in run.stderr
-    assert "Traceback" not in run.stderr
+@pytest.mark.parametrize("away", ["POSTGRES_DSN", "REDIS_URL"])
+def test_a_server_that_is_away_is_a_fault_and_the_other_is_judged(
+    away: str, dsn: str, redis_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    nowhere = {"POSTGRES_DSN": f"postgresql://me:secret@127.0.0.1:{port}/x", "REDIS_URL": f"redis://127.0.0.1:{port}"}
+    where = {"POSTGRES_DSN": dsn, "REDIS_URL": redis_url, away: nowhere[away], "STREAMGAUGE_HOME": str(tmp_path)}
+    run = check("--format", "json", **where)
+    found = verdicts(run)
+    one = found["PG-answers" if away == "POSTGRES_DSN" else "RE-answers"]
+    assert (run.returncode, run.stderr, one["status"], one["severity"]) == (1, "", "fail", "critical")
+    assert f"127.0.0.1:{port} ({away})" in one["evidence"]
+    assert "secret" not in run.stdout
+    assert ("RE-policy" if away == "POSTGRES_DSN" else "PG-schema") in found
+    assert "S-exporter" in found
+
+
+def test_json_also_of_a_setting_that_cannot_be_used(tmp_path: Path) -> None:
+    run = check("--offline", "--format", "json", STREAMGAUGE_HOME=str(tmp_path), STREAMGAUGE_LEASE_S="-1")
+    assert (run.returncode, json.loads(run.stdout)["ok"]) == (2, False)
+    assert "STREAMGAUGE_LEASE_S" in verdicts(run)["settings"]["evidence"]
+
+
+def test_columns_are_as_wide_as_the_longest_id(tmp_path: Path) -> None:
+    run = check("--offline", STREAMGAUGE_HOME=str(tmp_path))
+    assert run.stdout.startswith("S-aggregator critical pass ")
+    assert "\nS-exporter   critical pass " in run.stdout
