@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
+from database.connect import SCHEMA
 from database.migrate import migrate
 from database.queries import load
 from streamgauge.embedded import DATABASE, PostgresServer, RedisServer
@@ -128,7 +129,7 @@ class Supervisor:
         ports = Ports.read(self.environ)
         self.exporter_port = ports.exporter
         self.dsn = self._start_servers()
-        self._migrate(self.dsn)
+        self._migrate(self.dsn, with_demo=with_demo)
         traffic, rest = split(services(self.environ, ports, self.dsn, with_traffic=with_traffic, with_demo=with_demo))
         # At once, since most of their start is loading code; the traffic only when all can take it.
         for group in (rest, traffic):
@@ -166,12 +167,14 @@ class Supervisor:
         server.open()
         self._write()
 
-    def _migrate(self, dsn: str) -> None:
+    def _migrate(self, dsn: str, *, with_demo: bool) -> None:
         self.check()
         for name in asyncio.run(migrate(dsn)):
             self.say(f"migrated: {name}")
         if "postgres" in self.servers:
             asyncio.run(_create_statements(dsn))
+        if not with_demo and asyncio.run(drop_left_demo(dsn)):
+            self.say("dropped the schema streamgauge_demo, which a demo that was killed had left")
 
     def _spawn(self, service: Service) -> None:
         self.check()
@@ -230,6 +233,22 @@ async def _create_statements(dsn: str) -> None:
     connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
     try:
         await connection.execute(load("create_statements"))
+    finally:
+        await connection.close(timeout=10)
+
+
+async def drop_left_demo(dsn: str) -> bool:
+    """Drop what a killed demo left and resolve what was found in it; False when there is nothing, or a demo runs."""
+    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+        dsn, timeout=10, command_timeout=30, server_settings={"search_path": SCHEMA}
+    )
+    try:
+        is_left: bool = await connection.fetchval(load("demo_is_left"))
+        if is_left:
+            async with connection.transaction():
+                await connection.execute(load("demo_drop"))
+                await connection.execute(load("demo_resolve"))
+        return is_left
     finally:
         await connection.close(timeout=10)
 

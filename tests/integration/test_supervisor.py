@@ -1,5 +1,6 @@
 """The supervisor of `up`, with small programs in the place of the services."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -7,9 +8,11 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import asyncpg
 import psutil
 import pytest
 
+from database.queries import load
 from streamgauge import supervisor
 from streamgauge.processes import Known, StartError, wait_until
 from streamgauge.stack import Ports, Service
@@ -145,3 +148,41 @@ def test_leftovers_of_a_killed_up_are_ended_by_the_next(stack: Stack, environ: d
     assert f"ending api (pid {orphan.pid}) of an earlier run" in said
     assert orphan.wait(10) == -signal.SIGTERM
     assert not Known.of(orphan.pid).is_alive()
+
+
+FOUND = """INSERT INTO streamgauge.findings
+    VALUES ($1, 'main', 'I5', $1, 'warn', '{}', '', '', '', 'report', '', 'open', now(), now(), 3)"""
+GONE = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'streamgauge demo')"
+LEFT = "SELECT to_regnamespace('streamgauge_demo') IS NOT NULL"
+
+
+async def leave_demo(dsn: str) -> None:
+    """What a demo makes and leaves when it is killed; while it is connected it is let alone."""
+    demo = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "streamgauge demo"})
+    await demo.execute(load("demo_schema"))
+    assert not await supervisor.drop_left_demo(dsn)
+    demo.terminate()
+    here = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
+    for name in ("streamgauge_demo.offers_price_again", "shop.orders_again"):
+        await here.execute(FOUND, name)
+    while not await here.fetchval(GONE):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    assert await here.fetchval(LEFT)
+    await here.close(timeout=10)
+
+
+async def look(dsn: str) -> tuple[bool, list[tuple[str, str]]]:
+    here = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
+    found = await here.fetch("SELECT object, state FROM streamgauge.findings ORDER BY object")
+    is_left = await here.fetchval(LEFT)
+    await here.close(timeout=10)
+    return is_left, [(row["object"], row["state"]) for row in found]
+
+
+def test_a_plain_up_drops_what_a_killed_demo_left(stack: Stack, environ: dict[str, str], dsn: str) -> None:
+    asyncio.run(asyncio.wait_for(leave_demo(dsn), 60))
+    _, said = run(stack.folder / "home", environ)
+    assert said == ["dropped the schema streamgauge_demo, which a demo that was killed had left"]
+    expected = [("shop.orders_again", "open"), ("streamgauge_demo.offers_price_again", "resolved")]
+    assert asyncio.run(look(dsn)) == (False, expected)
+    assert run(stack.folder / "home", environ)[1] == []
