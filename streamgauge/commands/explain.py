@@ -6,15 +6,20 @@ import json
 import sys
 import time
 from math import fsum
+from typing import Final
 
 import msgspec
 
 from contract.series import SeriesError, parse_key, series_key
 from contract.windows import WINDOW_S
+from database.connect import acquire
 from database.explain import Explained, explain
+from database.queries import load
 from streamgauge.commands import Subparsers
 from streamgauge.instants import parse_instant
 from streamgauge.reach import reach
+
+SHOWN_KEYS: Final = 10
 
 
 def add_parser(sub: Subparsers) -> None:
@@ -35,21 +40,27 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, SeriesError) as error:
         sys.stderr.write(f"streamgauge: {error}\n")
         return 2
-    found = asyncio.run(_explain(key.decode(), window_s, args.run_id))
+    found, others = asyncio.run(_explain(name, key.decode(), window_s, args.run_id))
     if args.json:
         rows = {"stored": found.stored, "contributions": msgspec.to_builtins(found.contributions)}
         print(json.dumps({"series": key.decode(), "window_s": window_s, **rows}))
     else:
-        _show(found)
+        _show(found, others)
     return 0 if found.stored or found.contributions else 1
 
 
-async def _explain(series: str, window_s: int, run_id: str | None) -> Explained:
+async def _explain(metric: str, series: str, window_s: int, run_id: str | None) -> tuple[Explained, list[str]]:
+    """Also return keys of the metric where the series is none of them."""
     async with reach(run_id) as at:
-        return await explain(at.pool, at.link, series, window_s, run_id)
+        found = await explain(at.pool, at.link, series, window_s, run_id)
+        if found.stored or found.contributions:
+            return found, []
+        async with acquire(at.pool) as connection:
+            rows = await connection.fetch(load("keys_of_metric"), metric, series, SHOWN_KEYS)
+        return found, [row["key"] for row in rows]
 
 
-def _show(found: Explained) -> None:
+def _show(found: Explained, others: list[str]) -> None:
     stored: dict[str, list[tuple[int, float]]] = {}
     for row in found.stored:
         stored.setdefault(row["table"], []).append((row["n"], row["sum"]))
@@ -58,6 +69,8 @@ def _show(found: Explained) -> None:
         print(f"stored in {table}: n {n}, sum {total:g} in {len(rows)} row(s)")
     if not found.stored and not found.contributions:
         print("neither stored nor in the stream: no such series, or nothing of it in this window")
+    if others:
+        print("series of this metric:", *others, sep="\n  ")
     for each in found.contributions:
         print(f"  {each.stream}  {each.service} {each.producer} seq {each.seq}  {each.events} events  {each.state}")
     total = sum(each.events for each in found.contributions if each.state == "applied")

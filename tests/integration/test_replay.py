@@ -116,6 +116,15 @@ async def test_explain_names_each_batch_and_its_state(rig: Rig) -> None:
     assert await command("explain", "no_such", str(rig.window_s)) == 1
 
 
+async def test_explain_of_a_name_without_its_labels_lists_series_of_that_metric(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await command("explain", "c_total", str(rig.window_s)) == 1
+    assert f"series of this metric:\n  {COUNTER.decode()}\n" in capsys.readouterr().out
+    assert await command("explain", COUNTER.decode(), str(rig.window_s - 3600)) == 1
+    assert "series of this metric" not in capsys.readouterr().out, "it is one, with nothing in this window"
+
+
 async def test_forgotten_series_are_gone_and_the_audit_stays_ok(rig: Rig) -> None:
     await rig.roll_up()
     await rig.commit()
