@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.streams import DEFAULT_SHARDS, MAX_SHARDS
@@ -60,10 +61,14 @@ _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y"
 
 
 def read_duration_s(value: object) -> object:
-    """Return seconds of a text such as `36h`, `2d` or `2y`; anything else is left to the field's own check."""
+    """Return seconds of a text such as `36h`, `2d` or `2y`; a number is left to the field's own check."""
     text = str(value).strip()
     if text[:-1].isdigit() and text[-1:] in _UNITS_S:
         return int(text[:-1]) * _UNITS_S[text[-1]]
+    try:
+        float(text)
+    except ValueError:
+        raise PydanticCustomError("duration", "expected seconds, or a duration such as 2d (s m h d w y)") from None
     return value
 
 

@@ -30,6 +30,12 @@ def test_every_known_name_is_documented_and_nothing_else() -> None:
     assert documented == KNOWN_NAMES
 
 
+@pytest.mark.parametrize("value", ["2x", "d", "two days", ""])
+def test_a_bad_duration_says_what_a_good_one_looks_like(value: str) -> None:
+    with pytest.raises(SettingsError, match="STREAMGAUGE_RETENTION_10S: expected seconds, or a duration such as 2d"):
+        read_settings(AggregatorSettings, {"STREAMGAUGE_RETENTION_10S": value})
+
+
 def test_unknown_name_is_refused_by_its_name() -> None:
     """A misspelt setting must not silently do nothing."""
     with pytest.raises(SettingsError, match="STREAMGAUGE_LAESE_S: no such setting"):
