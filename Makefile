@@ -10,12 +10,12 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .PHONY: help up demo down status test check format bench bench-full faults model soak overload fuzz mutations compose-test sbom audit-dependencies lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@set -e; python=$$(scripts/find-python); \
 	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-		echo "making $(VENV) with $$python"; rm -rf $(VENV); $$python -m venv $(VENV); \
+		echo "making $(VENV) with $$python (once, some minutes)"; rm -rf $(VENV); $$python -m venv $(VENV); \
 	fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .

@@ -93,6 +93,12 @@ def test_snippets_run(page: Path, source: str) -> None:
     assert done.returncode == 0, f"{page.name}:\n{done.stderr}"
 
 
+def test_make_help_is_in_columns() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    found = {line: re.match(r"  make [a-z-]+ +", line) for line in done.stdout.splitlines()}
+    assert len({match and match.end() for match in found.values()}) == 1, done.stdout
+
+
 def test_commands_of_the_readme_exist() -> None:
     """Each command that the README names is one of the command line."""
     cells = re.findall(r"^\| (`streamgauge .*?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
