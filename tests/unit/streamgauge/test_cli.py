@@ -32,6 +32,12 @@ def test_every_command_describes_itself(name: str, capsys: pytest.CaptureFixture
     assert f"streamgauge {name}" in capsys.readouterr().out
 
 
+def test_a_package_that_is_missing_is_installed_from_a_checkout() -> None:
+    code = "import sys; sys.modules['asyncpg'] = None; from streamgauge.cli import main; sys.exit(main(['audit']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "needs the package asyncpg: pip install '.[embedded]'" in done.stderr) == (2, True)
+
+
 def test_bad_port_names_its_setting(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
