@@ -108,9 +108,9 @@ def _is_label(text: str) -> bool:
 
 
 def _number(env: Mapping[str, str], name: str, default: T, kind: Callable[[str], T], low: float, high: float) -> T:
-    text = env.get(name)
-    if text is None:
+    if name not in env and f"{name}_FILE" not in env:
         return default
+    text = _text(env, name, "")
     try:
         value = kind(text)
     except ValueError:

@@ -1,5 +1,7 @@
 """Settings of the producer side: a bad value names its setting, at start and not at the first flush."""
 
+from pathlib import Path
+
 import pytest
 
 from producers import Settings, SettingsError
@@ -27,6 +29,14 @@ def test_bad_value_names_its_setting(name: str, value: str) -> None:
 def test_values_are_read() -> None:
     read = Settings.read({"STREAMGAUGE_SERVICE": "Bürodienst", "STREAMGAUGE_SHARDS": "3", "STREAMGAUGE_DISABLED": "1"})
     assert (read.service, read.shards, read.disabled) == ("Bürodienst", 3, True)
+
+
+def test_numbers_are_read_from_files_too(tmp_path: Path) -> None:
+    (tmp_path / "shards").write_text("3\n")
+    assert Settings.read({"STREAMGAUGE_SHARDS_FILE": str(tmp_path / "shards")}).shards == 3
+    (tmp_path / "shards").write_text("many\n")
+    with pytest.raises(SettingsError, match="STREAMGAUGE_SHARDS: 'many' is not a number"):
+        Settings.read({"STREAMGAUGE_SHARDS_FILE": str(tmp_path / "shards")})
 
 
 @pytest.mark.parametrize("text", ["", "0", "false", "False", "no", "OFF"])
