@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, ClassVar, Final, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar, cast
 
 from contract.metric import DEFAULT_BUCKETS, Kind, Merge, MetricDef, check_metric
 from contract.reasons import Dropped
-from contract.series import OVERFLOW_LABELS, SeriesError, check_label_name, series_key
+from contract.series import OVERFLOW_LABELS, SeriesError, check_label_name, check_metric_name, series_key
+
+_MODES: Final = {mode.value: mode for mode in Merge}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -168,6 +170,16 @@ class Family(Generic[C]):
             self._first, self._refused = joined, joined._refused
             self._children, self._keys = joined._children, joined._keys
 
+    if not TYPE_CHECKING:  # or every misspelt attribute would pass the type checker
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what is missing where a metric with labels is emitted to; reached only when nothing has the name."""
+            names = self.__dict__.get("labelnames")
+            if names and not name.startswith("_") and hasattr(self.child_type, name):
+                full_name, labels = self.definition.name, ", ".join(names)
+                raise AttributeError(f"{full_name} has labels {labels}: call labels() first", name=name, obj=self)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     def labels(self, *values: Any, **named: Any) -> C:
         """Return the child of these label values (made at first use); keep it where you emit often.
 
@@ -243,7 +255,7 @@ class Counter(Family[CounterChild]):
     def __init__(
         self, name: str, documentation: str = "", labelnames: Sequence[str] = (), *, registry: "Registry | None" = None
     ) -> None:
-        name = name if name.endswith("_total") else name + "_total"
+        name = check_metric_name(name).removesuffix("_total") + "_total"
         super().__init__(MetricDef(name, Kind.COUNTER, documentation), labelnames, registry)
         if not labelnames:
             self.inc = self.labels().inc
@@ -270,11 +282,22 @@ class Gauge(Family[GaugeChild]):
         *,
         registry: "Registry | None" = None,
     ) -> None:
-        definition = MetricDef(name, Kind.GAUGE, documentation, merge=Merge(merge), live=live)
+        definition = MetricDef(name, Kind.GAUGE, documentation, merge=_merge_of(name, merge), live=live)
         super().__init__(definition, labelnames, registry)
         if not labelnames:
             child = self.labels()
             self.set, self.inc, self.dec = child.set, child.inc, child.dec
+
+
+def _merge_of(name: str, mode: str) -> Merge:
+    if mode in _MODES:
+        return _MODES[mode]
+    plain = mode.removeprefix("live")
+    plain = "last" if plain == "mostrecent" else plain
+    hint = ""
+    if plain in _MODES:
+        hint = f'; write merge="{plain}"' + (", live=True" if mode.startswith("live") else "")
+    raise ValueError(f"merge of {name} is {mode!r}: {', '.join(_MODES)} are allowed{hint}")
 
 
 class Histogram(Family[HistogramChild]):
@@ -311,7 +334,7 @@ class Info(Family[GaugeChild]):
     def __init__(
         self, name: str, documentation: str, facts: Mapping[str, str], *, registry: "Registry | None" = None
     ) -> None:
-        name = name if name.endswith("_info") else name + "_info"
+        name = check_metric_name(name).removesuffix("_info") + "_info"
         super().__init__(MetricDef(name, Kind.GAUGE, documentation, merge=Merge.MAX), list(facts), registry)
         self.labels(*facts.values()).set(1)
 

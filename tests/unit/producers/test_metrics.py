@@ -67,6 +67,44 @@ def test_bad_metric_names_are_refused(client: Client, name: str) -> None:
         Gauge(name, registry=client)
 
 
+def test_a_bad_name_is_told_as_it_was_written(client: Client) -> None:
+    """Not with the suffix that the library adds."""
+    with pytest.raises(SeriesError, match="'a-total'"):
+        Counter("a-total", registry=client)
+    with pytest.raises(SeriesError, match="'a-b'"):
+        Info("a-b", "Facts.", {"version": "1"}, registry=client)
+
+
+def test_emitting_without_labels_says_which_are_needed(client: Client) -> None:
+    """The first mistake of who moves over; a name that no child has is an ordinary AttributeError."""
+    hits = Counter("a", "x", ["k", "l"], registry=client)
+    with pytest.raises(AttributeError, match=r"^a_total has labels k, l: call labels\(\) first$"):
+        hits.inc()
+    for metric, method in ((Gauge("g", "x", ["k"], registry=client), "set"), (hits, "inc")):
+        assert not hasattr(metric, method)
+    with pytest.raises(AttributeError, match=r"^h has labels k"), Histogram("h", "x", ["k"], registry=client).time():
+        pass
+    with pytest.raises(AttributeError, match="'Counter' object has no attribute 'increment'"):
+        hits.increment()  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="'Counter' object has no attribute 'set'"):
+        Counter("b", registry=client).set(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("mode", "hint"),
+    [
+        ("livesum", '; write merge="sum", live=True'),
+        ("livemostrecent", '; write merge="last", live=True'),
+        ("mostrecent", '; write merge="last"'),
+        ("average", ""),
+    ],
+)
+def test_an_unknown_merge_names_those_there_are(client: Client, mode: str, hint: str) -> None:
+    """prometheus_client's modes with what they are called here."""
+    with pytest.raises(ValueError, match=f"^merge of g is '{mode}': sum, min, max, mean, last, all are allowed{hint}$"):
+        Gauge("g", registry=client, merge=mode)
+
+
 @pytest.mark.parametrize("label", ["le", "__x", "job", "a-b"])
 def test_bad_label_names_are_refused(client: Client, label: str) -> None:
     """Reserved names would be lost or misread by Prometheus."""
