@@ -3,9 +3,11 @@
 In: `redis://…`, `rediss://…`, `unix://…` as redis-py reads them,
 `redis+sentinel://[user:password@]host:port,host:port/master-name[/db][?sentinel_user=…&sentinel_password=…]`, or
 `redis+cluster://[user:password@]host:port,host:port`. Out: an Address.
-Promise: an address that cannot be used is a ValueError that says what is wrong with it.
+Promise: an address that cannot be used is a ValueError that says what is wrong with it; what is to be shown of one
+holds neither user nor password.
 """
 
+import re
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -65,6 +67,24 @@ def parse_redis_url(url: str) -> Address:
         sentinel_username=options.get("sentinel_user") or None,
         sentinel_password=options.get("sentinel_password") or None,
     )
+
+
+def shown_redis_url(url: str) -> str:
+    """Return where an address leads, for a log: without access and options."""
+    scheme, _, rest = url.partition("://")
+    place, *options = re.split("[?#]", rest, maxsplit=1)
+    # An `@` behind a `?`: a password that was not quoted, of which `place` would be the beginning.
+    return f"{scheme}://{'…' if '@' in ''.join(options) else place.rpartition('@')[2]}"
+
+
+def without_passwords(text: str, url: str) -> str:
+    """Return a text, such as an error of the client, in which no password of this address stands."""
+    parts = urlsplit(url)
+    access = parts.netloc.rpartition("@")[0].partition(":")[2]
+    options = [values[-1] for name, values in parse_qs(parts.query).items() if name.endswith("password")]
+    for secret in filter(None, {access, unquote(access), *options}):
+        text = text.replace(secret, "…")
+    return text
 
 
 def _parse_cluster(url: str) -> Address:

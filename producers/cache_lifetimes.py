@@ -6,7 +6,6 @@ positive number is as if it were not there.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from math import isfinite
@@ -21,10 +20,11 @@ from redis.exceptions import RedisError
 from contract.redis_url import parse_redis_url
 from contract.streams import CACHE_TTL_KEY
 from producers.cluster import HashReader
+from producers.event_log import EventLog, error_text
 from producers.sender import client_options
 from producers.settings import Settings, SettingsError
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 INTERVAL_S: Final = 10.0
 DEADLINE_S: Final = 2.0
@@ -96,7 +96,7 @@ class Lifetimes:
                 texts = await link.hmget(CACHE_TTL_KEY, [follower.name for follower in followers])
         except AWAY as error:
             if not self._is_away:
-                log.warning("cache_lifetimes_unread", extra={"error": repr(error), "try": "check REDIS_URL"})
+                log.warning("cache_lifetimes_unread", extra={"error": error_text(error), "try": "check REDIS_URL"})
             self._is_away = True
             return
         self._is_away = False

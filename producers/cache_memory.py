@@ -5,14 +5,15 @@ Promise: in the background, never in a look-up; what Redis does not tell is not 
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-log = logging.getLogger(__name__)
+from producers.event_log import EventLog, error_text
+
+log = EventLog(__name__)
 
 INTERVAL_S: Final = 60.0
 DEADLINE_S: Final = 2.0
@@ -52,7 +53,7 @@ class MemoryWatch:
                     told = await self._client.info("memory")
             except ResponseError as error:
                 hint = "allow INFO to the cache's user; until then no lifetime is shortened for memory"
-                log.warning("cache_memory_unread", extra={"error": repr(error), "try": hint})
+                log.warning("cache_memory_unread", extra={"error": error_text(error), "try": hint})
                 return
             except AWAY:
                 pass  # its look-ups say so

@@ -6,7 +6,6 @@ are told at once; what cannot be read as an entry is Unanswered, never a value.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -15,7 +14,9 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-log = logging.getLogger(__name__)
+from producers.event_log import EventLog, error_text
+
+log = EventLog(__name__)
 
 PAUSE_S: Final = 1.0
 COMPLAIN_INTERVAL_S: Final = 60.0
@@ -92,4 +93,4 @@ class Store:
         if now_s >= self._complain_at_s:
             self._complain_at_s = now_s + COMPLAIN_INTERVAL_S
             hint = "check the cache's Redis; values are computed without it"
-            log.warning("cache_refuses_or_is_away", extra={"error": repr(error), "try": hint})
+            log.warning("cache_refuses_or_is_away", extra={"error": error_text(error), "try": hint})

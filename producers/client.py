@@ -6,7 +6,6 @@ nothing of its parent's; at exit what was emitted is sent within a deadline, and
 """
 
 import atexit
-import logging
 import os
 import sys
 import threading
@@ -23,6 +22,7 @@ from contract.metric import MetricDef
 from contract.reasons import Dropped
 from producers.clock import Clock
 from producers.drainer import Drainer
+from producers.event_log import EventLog
 from producers.journal import Journal, journaled
 from producers.metrics import Child, Registry
 from producers.seal import Sealer
@@ -30,7 +30,7 @@ from producers.sender import Outbox, Sender, load_client
 from producers.settings import Settings, SettingsError
 from producers.spool import Spool
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 DISCARD_INTERVAL_S: Final = 1.0
 
@@ -213,7 +213,9 @@ class Client(Registry):
                     thread.join(max(0.0, deadline - time.monotonic()))
             sent = life.clock.is_measured() and not life.outbox.waiting and not life.drainer.has_pending()
             if not sent:
-                log.warning("unsent_at_exit", extra={"batches": len(life.outbox.waiting)})
+                log.warning(
+                    "unsent_at_exit", extra={**life.sender.standing(), "events_unsealed": life.drainer.unsealed()}
+                )
             life.sender.estates.abandon()
             with life.lock:
                 life.spool.leave()

@@ -66,7 +66,7 @@ def _learn(nodes: Sequence[Node], options: dict[str, Any]) -> list[Range]:
                 return read_slots(link.execute_command("CLUSTER SLOTS"), node)
             except (RedisError, OSError) as error:
                 last = error
-    raise RedisConnectionError(f"no node of the cluster tells who serves what: {last!r}") from last
+    raise RedisConnectionError(f"no node of the cluster tells who serves what: {last}") from last
 
 
 class HashReader:

@@ -135,6 +135,10 @@ class Drainer:
         """Return how many samples wait to be sealed that are not merged."""
         return sum(len(a.values) for a in self._pending.values() if isinstance(a, Samples))
 
+    def unsealed(self) -> int:
+        """Return how many events were drained and stand in no batch yet."""
+        return self.accepted - self.sealer.sealed_events - sum(self.sealer.dropped.values())
+
     def discard(self, children: Iterable[Child]) -> None:
         """Take what was emitted after the end; it is dropped."""
         for child in list(children):

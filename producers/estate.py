@@ -7,7 +7,6 @@ the next; sent twice, it counts once (the ledger).
 """
 
 import fcntl
-import logging
 import os
 import re
 import shutil
@@ -25,11 +24,12 @@ from contract.batch import read_body, read_envelope, seal
 from contract.windows import window_start_s
 from producers.clock import UNKNOWN_UNCERTAINTY_US, Clock
 from producers.drainer import Drainer
+from producers.event_log import EventLog
 from producers.journal import SEGMENT_SUFFIX, Tail
 from producers.seal import Sealer
 from producers.spool import LOCK, SUFFIX, UNBORN, VERSION, Flush, write_flush
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 EXPIRE_S: Final = 7 * 86400.0
 """As long as the ledger remembers a producer: what is older would be parked, whoever sends it."""

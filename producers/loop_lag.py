@@ -6,7 +6,6 @@ is one late sample, as long as the block.
 """
 
 import asyncio
-import logging
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -15,9 +14,10 @@ from time import perf_counter, process_time
 from typing import Final
 
 import producers
+from producers.event_log import EventLog
 from producers.metrics import Counter, Histogram
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 TICK_S: Final = 0.1
 TICKS_PER_CPU: Final = 10

@@ -7,7 +7,6 @@ Redis asks to hold back, nothing is sent.
 """
 
 import codecs
-import logging
 import threading
 import time
 from collections import deque
@@ -23,11 +22,12 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from contract.crash import NEVER, CrashPoint
-from contract.redis_url import parse_redis_url
+from contract.redis_url import parse_redis_url, shown_redis_url, without_passwords
 from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
 from producers.clock import Clock
 from producers.cluster import ask, open_master, open_node
 from producers.estate import RESEND_S, Estates
+from producers.event_log import EventLog, error_text
 from producers.seal import Sealed
 from producers.settings import Settings, SettingsError
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 else:
     Link = Redis
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 MAX_WAITING: Final = 4
 SENTINEL_TIMEOUT_S: Final = 0.5
@@ -101,6 +101,8 @@ class Sender:
         self._clock_at = 0.0
         self._pause_s = MIN_PAUSE_S
         self._complain_at = 0.0
+        self._error = ""
+        """What the last attempt met, as a text; empty: nothing."""
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -126,18 +128,29 @@ class Sender:
             link = self._link or self._connect()
             self._send(link)
             self._pause_s = MIN_PAUSE_S
+            self._error = ""
         except Exception as error:
             # Also a bug of ours: bound children never look at the threads, so this one may not die.
+            self._error = without_passwords(error_text(error), self._settings.redis_url)
             if not isinstance(error, RedisError | OSError):
                 log.exception("send_failed")
             elif self.connected or time.monotonic() >= self._complain_at:
                 self._complain_at = time.monotonic() + COMPLAIN_INTERVAL_S
-                log.warning(
-                    "redis_refuses_or_is_away", extra={"error": repr(error), "waiting": len(self._outbox.waiting)}
-                )
+                log.warning("redis_refuses_or_is_away", extra=self.standing())
             self._disconnect()
             self._pause(self._pause_s)
             self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)
+
+    def standing(self) -> dict[str, Any]:
+        """Return, for a log: which Redis is meant, what the last attempt met, how many batches wait."""
+        told: dict[str, Any] = {
+            "redis": shown_redis_url(self._settings.redis_url),
+            "error": self._error,
+            "batches_waiting": len(self._outbox.waiting),
+        }
+        if self._server is None:
+            told["try"] = "check REDIS_URL"
+        return told
 
     def _send(self, link: Link) -> None:
         if time.monotonic() - self._clock_at > CLOCK_INTERVAL_S:

@@ -7,7 +7,6 @@ long as the sender would send it again; a disk that fails is counted and said on
 """
 
 import fcntl
-import logging
 import os
 import shutil
 import time
@@ -20,10 +19,11 @@ from typing import Final
 import msgspec
 
 from producers.drainer import Drainer
+from producers.event_log import EventLog
 from producers.journal import Journal
 from producers.seal import Numbering, Sealed
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 VERSION: Final = 1
 LOCK: Final = "lock"

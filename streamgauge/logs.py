@@ -1,7 +1,8 @@
 """Structured logs of the services: one line an event, its name first, its fields after.
 
-In: stdlib logging calls `log.info("event_name", extra={...})`. Out: JSON lines on standard error, or
-`key=value` text when a person watches. Promise: a field that cannot be serialised never breaks a log call.
+In: stdlib logging calls `log.info("event_name", extra={...})`; of the producer library's, whose message says the fields
+as well, the record's `event`. Out: JSON lines on standard error, or `key=value` text when a person watches.
+Promise: a field that cannot be serialised never breaks a log call.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_STANDARD: Final = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message", "event"}
 
 
 def configure(level: str = "INFO") -> None:
@@ -42,7 +43,8 @@ class TextFormatter(logging.Formatter):
 
 def _head(record: logging.LogRecord) -> dict[str, Any]:
     at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return {"at": at, "level": record.levelname, "event": record.getMessage(), "logger": record.name}
+    event = getattr(record, "event", None) or record.getMessage()
+    return {"at": at, "level": record.levelname, "event": event, "logger": record.name}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.redis_url import parse_redis_url
+from contract.redis_url import parse_redis_url, shown_redis_url, without_passwords
 
 
 def test_a_cluster_is_named_by_some_of_its_nodes() -> None:
@@ -49,3 +49,25 @@ def test_sentinels_may_ask_for_a_user_of_their_own() -> None:
     assert parse_redis_url("redis+sentinel://a:1/main").sentinel_access == {"username": None, "password": None}
     with pytest.raises(ValueError, match="no option 'sentinel_pass'"):
         parse_redis_url("redis+sentinel://a:1/main?sentinel_pass=x")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("rediss://shop:secret@h:1/2?password=secret", "rediss://h:1/2"),
+        ("redis://:sec/r@et@h:1", "redis://h:1"),
+        ("redis://:12/secret@h:1", "redis://h:1"),
+        ("redis://:sec?ret@h:1", "redis://…"),
+        ("unix://shop:secret@/run/redis.sock?db=1", "unix:///run/redis.sock"),
+        ("redis+sentinel://:secret@a:1,b:2/main/0?sentinel_password=secret", "redis+sentinel://a:1,b:2/main/0"),
+    ],
+)
+def test_an_address_is_shown_without_access(url: str, shown: str) -> None:
+    assert shown_redis_url(url) == shown
+
+
+def test_a_text_is_shown_without_the_passwords_of_its_address() -> None:
+    url = "redis+sentinel://u:one%2F1@a:1/main?sentinel_password=two"
+    assert without_passwords("u one%2F1 one/1 two three", url) == "u … … … three"
+    assert without_passwords("Error 111", "redis://h:1") == "Error 111"

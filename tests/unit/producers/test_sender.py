@@ -1,5 +1,6 @@
 """The sender against a Redis that fails as told (fakeredis has no lost replies, so a double stands in)."""
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,15 @@ import pytest
 from redis.exceptions import AskError, MovedError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from producers import Client, Counter
 from producers import sender as module
 from producers.clock import Clock
+from producers.event_log import EventLog
 from producers.seal import Sealed
 from producers.sender import Outbox, Sender
 from producers.settings import Settings, SettingsError
+from streamgauge.logs import JsonFormatter, TextFormatter
+from streamgauge.processes import wait_until
 
 
 class Double:
@@ -211,3 +216,38 @@ def test_a_cluster_is_asked_by_the_sender_s_thread_only() -> None:
     module.load_client(Settings(redis_url="redis+cluster://u:p@127.0.0.1:1,127.0.0.1:2"))
     with pytest.raises(SettingsError, match="REDIS_URL: a cluster has one database only"):
         module.load_client(Settings(redis_url="redis+cluster://127.0.0.1:1/3"))
+
+
+@pytest.mark.usefixtures("server")
+def test_a_log_without_fields_tells_which_redis_is_away_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    """An application with a formatter of its own sees the message only; the event stays its first word."""
+    client = Client(Settings(redis_url="redis://shop:s3cret@127.0.0.1:1/0?password=s3cret", exit_timeout_s=0.01))
+    Counter("a", registry=client).inc()
+    client.start()
+    told = "redis='redis://127.0.0.1:1/0' error='ConnectionRefusedError: ' batches_waiting=0 try='check REDIS_URL'"
+    assert wait_until(lambda: f"redis_refuses_or_is_away {told}\n" in caplog.text, 10)
+    assert not client.stop(exiting=True)
+    assert f"unsent_at_exit {told} events_unsealed=1\n" in caplog.text
+    assert "s3cret" not in caplog.text + repr([vars(record) for record in caplog.records])
+
+
+def test_formatters_of_fields_show_each_once_beside_the_event(caplog: pytest.LogCaptureFixture) -> None:
+    EventLog("producers").warning("cache_is_away", extra={"try": "check it", "share": "100 %s"})
+    record = next(one for one in caplog.records if one.name == "producers")
+    assert record.getMessage() == "cache_is_away try='check it' share='100 %s'"
+    told = json.loads(JsonFormatter().format(record))
+    assert (told["event"], told["try"], told["share"]) == ("cache_is_away", "check it", "100 %s")
+    assert TextFormatter().format(record).endswith(" WARNING cache_is_away try='check it' share='100 %s'")
+
+
+def test_an_error_that_repeats_the_password_is_logged_without_it(
+    server: Double, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An old server repeats what it did not understand; once connected, the address is not in doubt."""
+    settings = Settings(redis_url="redis://:s3%2Fcret@h:1")
+    sender = Sender(settings, outbox, Clock(), bytes(16))
+    server.fail = fails_once(ResponseError("unknown command 'AUTH', beginning with: 's3/cret'"), server)
+    attempt(sender)
+    assert "s3/cret" not in caplog.text
+    assert "beginning with: '…'\" batches_waiting=2" in caplog.text
+    assert "REDIS_URL" not in caplog.text

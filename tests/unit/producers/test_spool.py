@@ -284,7 +284,7 @@ def test_a_disk_that_fails_costs_the_cover_and_nothing_else(
         living.spool._retry_at = 0.0
     assert sum(each.events for each in sealed) == 4
     assert living.spool.failures >= 3
-    assert [r.message for r in caplog.records] == ["spool_failed"]
+    assert [vars(r)["event"] for r in caplog.records] == ["spool_failed"]
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     hits.inc()
