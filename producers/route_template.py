@@ -15,7 +15,8 @@ def route_template(scope: MutableMapping[str, Any], outer_root_path: str, status
     """Return the template of the route that took the request, with the prefixes of routers and mounts.
 
     `scope["route"]` is set by Starlette's router while the app runs. Of an included router newer FastAPI
-    keeps the inner route there, and the whole template in its own `effective_route_context`.
+    keeps the inner route there, and the whole template in its own `effective_route_context`. Of a route that is
+    Starlette's own, such as `/docs`, it says the endpoint only.
     """
     route = scope.get("route")
     path: str | None = getattr(route, "path", None)
@@ -24,11 +25,32 @@ def route_template(scope: MutableMapping[str, Any], outer_root_path: str, status
         path = getattr(context.starlette_route or context, "path", path)
     if scope.get("root_path", "") != outer_root_path:
         is_mount = route is None or hasattr(route, "routes")
-        if is_mount and status == 404:
+        if is_mount:
+            path = plain_template(scope)
+        if is_mount and path is None and status == 404:
             return UNMATCHED
         prefix = mount_template(scope.get("router"), scope["root_path"].removeprefix(outer_root_path))
-        return prefix + ("" if is_mount else path or "") or UNMATCHED
-    return path or UNMATCHED
+        return prefix + (path or "") or UNMATCHED
+    return path or plain_template(scope) or UNMATCHED
+
+
+def plain_template(scope: MutableMapping[str, Any]) -> str | None:
+    """Return the template, within its app, of the Starlette route that FastAPI's router chose; None if it chose none.
+
+    One endpoint may stand at several paths, so that the path decides. FastAPI itself tried more patterns before.
+    """
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
+        return None
+    of_fastapi: Any = scope.get("fastapi") or {}
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    included: Any = getattr(of_fastapi.get("effective_route_context"), "starlette_route", None)
+    routes = cast(Iterable[Any], getattr(scope.get("app"), "routes", ()))
+    for route in (included, *routes):
+        pattern = getattr(route, "path_regex", None)
+        if pattern is not None and getattr(route, "endpoint", None) is endpoint and pattern.match(path):
+            return str(route.path)
+    return None
 
 
 def mount_template(router: Any, prefix: str) -> str:

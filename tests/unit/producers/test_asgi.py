@@ -128,6 +128,46 @@ async def test_mounted_apps_keep_templates_of_mount_and_route(seen: Seen) -> Non
     }
 
 
+async def test_plain_routes_of_fastapi_keep_their_templates(seen: Seen) -> None:
+    """FastAPI's router does not say which route of Starlette's it chose; `/docs` is one."""
+
+    async def plain(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("plain", request.path_params.get("status", 200))
+
+    app, sub, router = FastAPI(), FastAPI(), APIRouter()
+    for one in (app, sub, router):
+        one.add_route("/y/{i}", plain)
+        one.add_route("/z/{i}", plain)
+        one.add_route("/status/{status:int}", plain)
+    sub.include_router(router, prefix="/inner")
+    app.include_router(router, prefix="/inner")
+    app.mount("/sub/{name}", sub)
+    instrument(app)
+    for path in ("/docs", "/y/1", "/z/1", "/status/404", "/inner/z/1", "/nope"):
+        await ask(app, "GET", path)
+        await ask(app, "GET", "/sub/ann" + path)
+    await ask(app, "POST", "/y/1")
+    templates = [("/docs", "200"), ("/y/{i}", "200"), ("/z/{i}", "200"), ("/status/{status:int}", "404")]
+    templates.append(("/inner/z/{i}", "200"))
+    assert requests(seen) == {
+        **{("GET", path, status): 1 for path, status in templates},
+        **{("GET", "/sub/{name}" + path, status): 1 for path, status in templates},
+        ("GET", "unmatched", "404"): 2,
+        ("POST", "/y/{i}", "405"): 1,
+    }
+
+
+async def test_fastapi_within_starlette_keeps_the_templates_of_plain_routes(seen: Seen) -> None:
+    app = instrument(Starlette(routes=[Mount("/a", FastAPI()), Mount("/", FastAPI())]))
+    for path in ("/a/docs", "/docs", "/a/nope", "/nope"):
+        await ask(app, "GET", path)
+    assert requests(seen) == {
+        ("GET", "/a/docs", "200"): 1,
+        ("GET", "/docs", "200"): 1,
+        ("GET", "unmatched", "404"): 2,
+    }
+
+
 async def test_starlette_mounts_within_mounts(seen: Seen) -> None:
     async def leaf(_: Request) -> PlainTextResponse:
         return PlainTextResponse("leaf")
