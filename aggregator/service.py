@@ -22,6 +22,7 @@ from aggregator.failover import Identity
 from aggregator.failover import check as check_failover
 from aggregator.lanes import Lane, Lanes
 from aggregator.leases import Leases
+from aggregator.memory import give_back
 from aggregator.reader import Reader, is_drained
 from aggregator.schedule import run_schedule
 from aggregator.settings import AggregatorSettings
@@ -46,6 +47,7 @@ STOP_GRACE_S: Final = 12.0
 FAILOVER_CHECK_S: Final = 5.0
 
 WAIT_S: Final = 1.0
+GIVE_BACK_S: Final = 60.0
 """Between two looks at a server that was away at the start."""
 
 T = TypeVar("T")
@@ -101,6 +103,7 @@ class Aggregator:
                 tasks.create_task(self._trim_loop(trimmer, lanes), name="aggregator - trim")
                 # Without traffic nobody commits, and totals that a failover took would be missing until somebody does.
                 tasks.create_task(self._every("failover check", lambda: self._check_main(link, lanes)), name="failover")
+                tasks.create_task(self._give_back(), name="aggregator - memory")
                 tasks.create_task(self._run_schedule(link, lanes), name="aggregator - schedule")
         finally:
             await self._close(lanes)
@@ -287,6 +290,11 @@ class Aggregator:
             except OPERATIONAL as error:
                 log.warning("step_failed", extra={"step": what, "error": repr(error)})
             await self._pause(self._settings.streamgauge_heartbeat_s)
+
+    async def _give_back(self) -> None:
+        while not self._stopping.is_set():
+            await self._pause(GIVE_BACK_S)
+            await asyncio.to_thread(give_back)
 
     async def _trim_loop(self, trimmer: Trimmer, lanes: Lanes) -> None:
         while not self._stopping.is_set():
