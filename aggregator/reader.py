@@ -26,6 +26,8 @@ SUSPECT_DELIVERIES = 3
 """An entry delivered more often is decoded in a child process first; reading our own pending ones again counts, too."""
 
 PENDING_PAGE = 1000
+START: Final = "0-0"
+"""Of the pending list: where a look at all of it begins, and is through."""
 
 READ_ENTRIES: Final = 64
 """Most entries of one reply, whose sizes are known afterwards only."""
@@ -63,7 +65,7 @@ class Reader:
         self._reclaim_idle_ms = reclaim_idle_ms
         self._max_bytes = max_bytes
         self._own_after: str | None = "0"
-        self._cursor = "0-0"
+        self._cursor = START
 
     def restart(self) -> None:
         """Begin again with our own pending entries; call it after any connection error."""
@@ -127,6 +129,10 @@ class Reader:
             await self._find_deleted()
         entries = self._entries([r for r in raw if r[1] is not None])
         return await self._without_crashing(entries)
+
+    def is_reclaimed(self) -> bool:
+        """Whether the last `reclaim` came to the end of what is pending."""
+        return self._cursor == START
 
     async def _find_deleted(self) -> None:
         """Redis 6.2 does not name deleted entries: look for our pending ids that the stream no longer has."""

@@ -35,6 +35,7 @@ READ_BYTES: Final = 4 << 20
 """A read takes about this much, so that the stages behind it begin early; a commit may take several reads."""
 IN_FLIGHT_BYTES: Final = 160 << 20
 """From its decoding to its commit, all of it: three times as much, so that the stages overlap."""
+RECLAIM_ENTRIES: Final = 100
 AHEAD: Final = 4
 """Reads that wait decoded while a commit is folded: as much as it may hold."""
 
@@ -155,8 +156,11 @@ class Shard:
         now = time.monotonic()
         if now < self._reclaim_at:
             return []
-        self._reclaim_at = now + self._settings.streamgauge_reclaim_interval_s
-        return await self.reader.reclaim(100)
+        entries = await self.reader.reclaim(RECLAIM_ENTRIES)
+        # What the dead held may be thousands: they do not wait for an interval a page.
+        is_through = self.reader.is_reclaimed()
+        self._reclaim_at = now + self._settings.streamgauge_reclaim_interval_s if is_through else now
+        return entries
 
     async def _decode_stage(self) -> None:
         while (read := await self._read.get()) is not None:

@@ -1,5 +1,6 @@
 """The reader on real Redis servers: what is drained, what was trimmed, what another consumer left behind."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from aggregator.reader import SUSPECT_DELIVERIES, is_drained
 from streamgauge.embedded import RedisServer
 from tests.consuming import SHARD, consumer
+from tests.fundamentals.test_commit_then_ack import until
 from tests.fundamentals.test_one_effect import batches
 from tests.servers import Servers, redis_binaries
 
@@ -41,6 +43,22 @@ async def test_deleted_pending_entries_are_found_when_they_are_claimed(dsn: str,
         claimed = await other.reader.reclaim(100)
         assert [e.stream_id for e in claimed] == [entries[0].stream_id, entries[2].stream_id]
         assert other.reader.lost == [entries[1].stream_id]
+
+
+async def test_all_that_a_dead_one_held_is_taken_over_in_one_go(dsn: str, redis_url: str) -> None:
+    """Thousands may have been on their way; a page of them an interval would take minutes."""
+    rarely: dict[str, Any] = {"streamgauge_reclaim_interval_s": 3600}
+    async with consumer(dsn, redis_url, "dead") as dead, consumer(dsn, redis_url, **rarely) as c:
+        await dead.send(*batches(250))
+        while await dead.read():
+            pass
+        assert await c.pending() == 250
+        shard = c.shard()
+        running = asyncio.create_task(shard.run())
+        await until(c, "SELECT coalesce(sum(committed_events), 0) = 1250 FROM producers")
+        shard.stop.set()
+        await running
+        assert await c.pending() == 0
 
 
 async def test_group_is_made_from_the_beginning_when_it_is_gone(dsn: str, redis_url: str) -> None:
