@@ -42,7 +42,10 @@ class Retention:
         kept: dict[str, float] = {}
         for part in self.retention.split():
             table, _, text = part.partition("=")
-            seconds = read_duration_s(text)
+            try:
+                seconds = read_duration_s(text)
+            except ValueError:
+                seconds = None
             if not table or not isinstance(seconds, int):
                 raise SettingsError(f"STREAMGAUGE_CHECKS_FILE: P3.retention: {part} is not like public.events=90d")
             kept[table] = float(seconds)

@@ -56,7 +56,7 @@ async def _explain(metric: str, series: str, window_s: int, run_id: str | None) 
         if found.stored or found.contributions:
             return found, []
         async with acquire(at.pool) as connection:
-            rows = await connection.fetch(load("keys_of_metric"), metric, series, SHOWN_KEYS)
+            rows = await connection.fetch(load("keys_beside"), metric, series, SHOWN_KEYS)
         return found, [row["key"] for row in rows]
 
 
