@@ -133,7 +133,8 @@ def test_whichever_clock_is_set_nothing_is_lost_or_counted_twice(
             for ahead_s in AHEAD_S:
                 clock.set(ahead_s)
                 if name == "redis":  # who comes now goes by its clock; who was there looks once a minute
-                    bench.emitters.start(RATE, rate=RATE, **producers.ours)
+                    process = bench.emitters.process(bench.emitters.start(RATE, rate=RATE, **producers.ours))
+                    bench.until(lambda p=process: p.poll() is not None, "it has sent before the next one is set")
                 goes_on(bench, producers)
         books = bench.check(20)
         bench.told("streamgauge_displaced_batches_total", 1)

@@ -94,7 +94,8 @@ def test_snippets_run(page: Path, source: str) -> None:
 
 
 def test_make_help_is_in_columns() -> None:
-    done = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    command = ["make", "--no-print-directory", "help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     found = {line: re.match(r"  make [a-z-]+ +", line) for line in done.stdout.splitlines()}
     assert len({match and match.end() for match in found.values()}) == 1, done.stdout
 
