@@ -47,6 +47,7 @@ STOP_GRACE_S: Final = 12.0
 FAILOVER_CHECK_S: Final = 5.0
 
 WAIT_S: Final = 1.0
+POLL_S: Final = 0.1
 GIVE_BACK_S: Final = 60.0
 """Between two looks at a server that was away at the start."""
 
@@ -114,8 +115,10 @@ class Aggregator:
         try:
             await self._wait_for_servers(link, lanes)
         finally:
-            guarding.cancel()
-            await asyncio.wait({guarding})
+            # Again and again: one that comes while a command ends in a time-out passes for that, and is retried.
+            while not guarding.done():
+                guarding.cancel()
+                await asyncio.wait({guarding}, timeout=POLL_S)
 
     async def _guard(self, link: Link, trimmer: Trimmer) -> None:
         for shard in range(int(await link.get(SHARD_COUNT_KEY) or 0)):
