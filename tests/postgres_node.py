@@ -14,7 +14,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -267,3 +268,16 @@ class Node:
 
     def _said(self) -> str:
         return self.log.read_text()
+
+
+@contextmanager
+def primary(programs: Path, host: str) -> Generator[Node, None, None]:
+    """A primary with TLS, alone in its cluster."""
+    cluster = Cluster(programs, tls=True)
+    try:
+        cluster.make_certificates(host)
+        made = cluster.node(host)
+        made.open_primary()
+        yield made
+    finally:
+        cluster.close()

@@ -26,7 +26,7 @@ from tests.debian_postgres import BINARIES, is_installed
 from tests.edge import Edge
 from tests.judging import comes_out, is_told, judged, postgres
 from tests.pipeline import Pipeline
-from tests.postgres_node import Cluster, Node
+from tests.postgres_node import Node, primary
 from tests.redis_deployed import FILES, SENTINELS, STREAMS, Deployment
 from tests.watching import binary
 
@@ -41,14 +41,8 @@ LONE: Final = "127.0.0.32"
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    cluster = Cluster(BINARIES, tls=True)
-    try:
-        cluster.make_certificates(HOST)
-        made = cluster.node(HOST)
-        made.open_primary()
+    with primary(BINARIES, HOST) as made:
         yield made
-    finally:
-        cluster.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from streamgauge.hardening.rule import Status
 from tests.debian_postgres import BINARIES, is_installed
 from tests.judging import comes_out, is_told, postgres
-from tests.postgres_node import Cluster, Node
+from tests.postgres_node import Node, primary
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -22,14 +22,8 @@ HOST: Final = "127.0.0.31"
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    cluster = Cluster(BINARIES, tls=True)
-    try:
-        cluster.make_certificates(HOST)
-        made = cluster.node(HOST)
-        made.open_primary()
+    with primary(BINARIES, HOST) as made:
         yield made
-    finally:
-        cluster.close()
 
 
 SETTINGS: Final = [
