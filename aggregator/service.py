@@ -47,9 +47,8 @@ STOP_GRACE_S: Final = 12.0
 FAILOVER_CHECK_S: Final = 5.0
 
 WAIT_S: Final = 1.0
-POLL_S: Final = 0.1
-GIVE_BACK_S: Final = 60.0
 """Between two looks at a server that was away at the start."""
+GIVE_BACK_S: Final = 60.0
 
 T = TypeVar("T")
 
@@ -115,10 +114,8 @@ class Aggregator:
         try:
             await self._wait_for_servers(link, lanes)
         finally:
-            # Again and again: one that comes while a command ends in a time-out passes for that, and is retried.
-            while not guarding.done():
-                guarding.cancel()
-                await asyncio.wait({guarding}, timeout=POLL_S)
+            guarding.cancel()
+            await asyncio.wait({guarding})
 
     async def _guard(self, link: Link, trimmer: Trimmer) -> None:
         for shard in range(int(await link.get(SHARD_COUNT_KEY) or 0)):
