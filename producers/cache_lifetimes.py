@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from contract.redis_url import parse_redis_url
 from contract.streams import CACHE_TTL_KEY
+from producers.background import end
 from producers.cluster import HashReader
 from producers.event_log import EventLog, error_text
 from producers.sender import client_options
@@ -63,13 +64,8 @@ class Lifetimes:
     async def aclose(self) -> None:
         """Stop reading."""
         task, self._task = self._task, None
-        if task is None:
-            return
-        task.cancel()
-        (ended,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(ended, Exception):
-            # A bug of ours must not end the application's own shutdown.
-            log.error("cache_lifetimes_failed", exc_info=ended)
+        if task is not None:
+            await end(task)
 
     def get(self, key_class: str) -> float | None:
         """Return the lifetime of a class in seconds; None: none is set."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from producers.background import end
 from producers.event_log import EventLog, error_text
 
 log = EventLog(__name__)
@@ -39,11 +40,7 @@ class MemoryWatch:
         """Stop asking."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            (ended,) = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(ended, Exception):
-                # A bug of ours must not end the application's own shutdown.
-                log.error("cache_memory_failed", exc_info=ended)
+            await end(task)
 
     async def _watch(self, classes: Collection[Say]) -> None:
         while True:

@@ -14,6 +14,7 @@ from time import perf_counter, process_time
 from typing import Final
 
 import producers
+from producers.background import end
 from producers.event_log import EventLog
 from producers.metrics import Counter, Histogram
 
@@ -89,8 +90,4 @@ async def watching() -> AsyncGenerator[None]:
         yield
     finally:
         metrics.watched.discard(loop)
-        task.cancel()
-        (ended,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(ended, Exception):
-            # A bug of ours must not end the application's own shutdown.
-            log.error("loop_watch_failed", exc_info=ended)
+        await end(task)
