@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from aggregator.schedule_settings import ScheduleSettings
 from aggregator.settled import describe, until_complete
 from contract.crash import CrashPoint
+from contract.errors import error_text
 from database import jobs
 from database.connect import AWAY, Connection, Pool
 from database.jobs import Claim
@@ -115,7 +116,7 @@ class Execution:
             try:
                 is_ours = await jobs.beat(lock, claim, self.consumer)
             except AWAY as error:
-                raise Lost(f"the connection that holds its lock failed: {error!r}") from error
+                raise Lost(f"the connection that holds its lock failed: {error_text(error)}") from error
             if not is_ours:
                 raise Lost("another aggregator has begun it again")
 
@@ -128,7 +129,7 @@ class Execution:
                     log.warning("run_taken_over", extra={"job": claim.job, "slot": str(claim.scheduled_for)})
                 return
             except AWAY as error:
-                log.warning("run_not_written", extra={"job": claim.job, "error": repr(error)})
+                log.warning("run_not_written", extra={"job": claim.job, "error": error_text(error)})
                 await asyncio.sleep(again)
 
     async def _release(self, claim: Claim) -> None:
@@ -136,7 +137,7 @@ class Execution:
             async with asyncio.timeout(RELEASE_S):
                 await jobs.release(self.pool, claim, self.consumer)
         except AWAY as error:
-            log.warning("run_not_released", extra={"job": claim.job, "error": repr(error)})
+            log.warning("run_not_released", extra={"job": claim.job, "error": error_text(error)})
 
 
 async def _stop(*tasks: asyncio.Task[Any]) -> None:
@@ -159,9 +160,9 @@ def _judge(job: Job, work: asyncio.Task[Result]) -> Result:
     except SettingsError as error:
         return Result(Outcome.FAILED, f"bad setting: {error}")
     except OUTSIDE as error:
-        log.warning("job_failed", extra={"job": job.name, "error": repr(error)})
-        return Result(Outcome.FAILED, f"{error!r}")
+        log.warning("job_failed", extra={"job": job.name, "error": error_text(error)})
+        return Result(Outcome.FAILED, error_text(error))
     except Exception as error:
         # A bug in one job must not stop the pipeline; its row, its metric and this line show it.
         log.exception("job_has_a_bug", extra={"job": job.name})
-        return Result(Outcome.FAILED, f"BUG: {error!r}")
+        return Result(Outcome.FAILED, f"BUG: {error_text(error)}")

@@ -21,6 +21,7 @@ from aggregator.schedule_settings import ScheduleSettings
 from aggregator.settings import AggregatorSettings
 from aggregator.slots import SlotTrigger
 from contract.crash import CrashPoint
+from contract.errors import error_text
 from database import jobs
 from database.connect import AWAY, Connection, open_pool
 from database.hosts import Hosts
@@ -114,7 +115,7 @@ class Schedule:
                     await self._begin_all()
                     self._follow_clocks(scheduler)
                 except OUTSIDE as error:
-                    log.warning("step_failed", extra={"step": "schedule", "error": repr(error)})
+                    log.warning("step_failed", extra={"step": "schedule", "error": error_text(error)})
                 self._raise_dead()
                 await self._pause(stop)
         finally:
@@ -221,7 +222,7 @@ class Schedule:
             try:
                 await held.aclose()
             except AWAY as error:
-                log.warning("lock_lost", extra={"job": job.name, "error": repr(error)})
+                log.warning("lock_lost", extra={"job": job.name, "error": error_text(error)})
 
     def _raise_dead(self) -> None:
         for name, task in list(self._running.items()):

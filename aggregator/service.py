@@ -32,6 +32,7 @@ from aggregator.shards import shard_count
 from aggregator.trim import Trimmer
 from aggregator.upkeep import audit_job, upkeep_job
 from contract.crash import CrashPoint
+from contract.errors import error_text
 from contract.streams import SHARD_COUNT_KEY
 from database.connect import acquire, require_access
 from database.hosts import Hosts, OldTimeline
@@ -139,7 +140,7 @@ class Aggregator:
                 return await step()
             except OPERATIONAL as error:
                 require_access(error)
-                log.warning("waiting_for", extra={"what": what, "error": repr(error)})
+                log.warning("waiting_for", extra={"what": what, "error": error_text(error)})
                 await self._pause(WAIT_S)
         raise _Stopped
 
@@ -182,7 +183,7 @@ class Aggregator:
             try:
                 held = await leases.renew()
             except OPERATIONAL as error:
-                log.warning("leases_not_renewed", extra={"error": repr(error)})
+                log.warning("leases_not_renewed", extra={"error": error_text(error)})
                 held = set(self._shards)
             for shard in held - self._shards.keys():
                 self._start_shard(shard)
@@ -197,7 +198,7 @@ class Aggregator:
         try:
             await leases.sign_off()
         except OPERATIONAL as error:
-            log.warning("sign_off_failed", extra={"error": repr(error)})
+            log.warning("sign_off_failed", extra={"error": error_text(error)})
 
     def _start_shard(self, number: int) -> None:
         settings = self._settings
@@ -288,7 +289,7 @@ class Aggregator:
             try:
                 await step()
             except OPERATIONAL as error:
-                log.warning("step_failed", extra={"step": what, "error": repr(error)})
+                log.warning("step_failed", extra={"step": what, "error": error_text(error)})
             await self._pause(self._settings.streamgauge_heartbeat_s)
 
     async def _give_back(self) -> None:
@@ -301,14 +302,14 @@ class Aggregator:
             try:
                 await trimmer.look((await lanes.main()).pool)
             except OPERATIONAL as error:
-                log.warning("step_failed", extra={"step": "look before trim", "error": repr(error)})
+                log.warning("step_failed", extra={"step": "look before trim", "error": error_text(error)})
             for shard in sorted(self._shards):
                 try:
                     await trimmer.trim(shard)
                     self._crash.reach("after_trim")
                     await trimmer.drop_idle_consumers(shard)
                 except OPERATIONAL as error:
-                    log.warning("step_failed", extra={"step": "trim", "shard": shard, "error": repr(error)})
+                    log.warning("step_failed", extra={"step": "trim", "shard": shard, "error": error_text(error)})
             await self._pause(self._settings.streamgauge_trim_interval_s)
 
     async def _set_clocks(self, lanes: Lanes) -> None:
@@ -331,7 +332,7 @@ class Aggregator:
             async with acquire(main.pool) as connection:
                 await connection.execute(load("sign_off"), self.consumer)
         except OPERATIONAL as error:
-            log.warning("sign_off_failed", extra={"error": repr(error)})
+            log.warning("sign_off_failed", extra={"error": error_text(error)})
         for each in (lanes, *self._lanes_of.values()):
             await each.aclose()
         for link in self._links:

@@ -20,6 +20,7 @@ from aggregator.lanes import Lanes
 from aggregator.reader import HELD_BYTES, READ_ENTRIES, Reader, divided
 from aggregator.settings import AggregatorSettings
 from contract.crash import CrashPoint
+from contract.errors import error_text
 from database.connect import AWAY, acquire
 from database.queries import load
 
@@ -267,7 +268,7 @@ class Shard:
             except OPERATIONAL as error:
                 if what == "read" or isinstance(error, RedisError):
                     self.reader.restart()
-                log.warning("step_failed", extra={"step": what, "shard": self.reader.shard, "error": repr(error)})
+                log.warning("step_failed", extra={"step": what, "shard": self.reader.shard, "error": error_text(error)})
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
 

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.cluster import Node, Range, master_of, node_at, read_slots, slot_of_command
+from contract.errors import error_text
 from database.redis_connection import guarded
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ClusterLink(Commands):
                     return node, await self.client_of(node).execute_command(*command)
             except (RedisError, OSError) as error:
                 last = error
-        raise RedisConnectionError(f"no node of the cluster answers: {last!r}") from last
+        raise RedisConnectionError(f"no node of the cluster answers: {error_text(last) if last else None}") from last
 
     def client_of(self, node: Node) -> Client:
         """Return the client of one node, for what concerns this node only; it is closed with the link."""

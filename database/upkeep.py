@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
+from contract.errors import error_text
 from contract.sketch import SketchError
 from database import partitions, retention, rollup
 from database.connect import AWAY, Connection, Pool, acquire, is_failover, is_lost
@@ -66,8 +67,8 @@ async def run_schema(
             try:
                 await step(connection)
             except STEP_ERRORS as error:
-                log.warning("upkeep_step_failed", extra={"step": name, "schema": schema, "error": repr(error)})
-                failed.append(f"{name}: {error!r}"[:500])
+                log.warning("upkeep_step_failed", extra={"step": name, "schema": schema, "error": error_text(error)})
+                failed.append(f"{name}: {error_text(error)}"[:500])
                 if is_failover(error) or is_lost(connection):
                     raise
     return failed
@@ -100,7 +101,7 @@ async def compact_closed(connection: Connection) -> int:
         try:
             rows += await rollup.compact(connection, part)
         except STEP_ERRORS as error:
-            log.warning("compaction_failed", extra={"partition": part.name, "error": repr(error)})
+            log.warning("compaction_failed", extra={"partition": part.name, "error": error_text(error)})
             failures.append(error)
             if is_failover(error) or is_lost(connection):
                 break

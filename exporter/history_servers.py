@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from contract.errors import error_text
 from database.connect import Connection, Pool
 from database.queries import load
 
@@ -49,7 +50,7 @@ class Replica:
     def rest(self, error: BaseException) -> None:
         """Leave it alone for a while."""
         self._not_before = time.monotonic() + REST_S
-        said = {"replica": self._name, "error": repr(error), "for_s": REST_S}
+        said = {"replica": self._name, "error": error_text(error), "for_s": REST_S}
         log.warning("history_from_elsewhere", extra=said)
 
     async def check(self, connection: Connection) -> Served:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from contract.errors import error_text
 from database.connect import AWAY
 from exporter.snapshot import Restoring, Unavailable, View
 
@@ -61,7 +62,7 @@ class Refresher:
             async with asyncio.timeout(self._deadline_s):
                 view = self.newest = await self._take()
         except AWAY as error:
-            log.warning("refresh_failed", extra={"error": repr(error)})
+            log.warning("refresh_failed", extra={"error": error_text(error)})
             raise Unavailable(f"the database does not answer: {type(error).__name__}") from error
         except Restoring:
             self.is_restoring = True

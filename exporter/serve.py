@@ -10,6 +10,7 @@ import socket
 
 import uvicorn
 
+from contract.errors import error_text
 from database.connect import AWAY, Pool, acquire, open_pool, require_access
 from database.migrate import check as check_schema
 from database.pooler import open_pooled
@@ -38,7 +39,7 @@ async def _require_schema(pool: Pool) -> None:
                 return
             except AWAY as error:
                 require_access(error)
-                log.warning("waiting_for", extra={"what": "database", "error": repr(error)})
+                log.warning("waiting_for", extra={"what": "database", "error": error_text(error)})
                 await asyncio.sleep(1.0)
     finally:
         pool.terminate()

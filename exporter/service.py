@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 from uuid import UUID
 
+from contract.errors import error_text
 from database.connect import AWAY, Pool, acquire
 from database.hosts import Hosts
 from database.pooler import open_pooled
@@ -134,7 +135,7 @@ class Exporter:
             async with acquire(self.pool) as connection:
                 rows = await connection.fetch(load("exporter_unaccounted"), ids, [entry.seq for entry in waiting])
         except AWAY as error:
-            raise ConnectionError(f"ledger: {error!r}") from error
+            raise ConnectionError(f"ledger: {error_text(error)}") from error
         found: dict[str, int] = {}
         for row in rows:
             entry = waiting[int(row["position"]) - 1]

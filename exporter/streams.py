@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from redis.exceptions import RedisError, ResponseError
 
 from contract.batch import BatchError, read_body, read_envelope
+from contract.errors import error_text
 from contract.streams import COMMIT_KEY, DATABASE_KEY, FIELD, GROUP, OWNER_KEY, SHARD_COUNT_KEY, stream_key
 from database.redis_link import Link
 from database.settings import RedisSettings
@@ -99,7 +100,7 @@ class Streams:
                 waiting = await self._waiting()
                 self._in_flight = None if waiting is None else await self._unaccounted(waiting)
         except (*AWAY, ConnectionError) as error:
-            log.warning("in_flight_unknown", extra={"error": repr(error)})
+            log.warning("in_flight_unknown", extra={"error": error_text(error)})
             self._in_flight = None
         self._counted_at = time.monotonic()
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from contract.errors import error_text
 from database import optimization, partitions, retention
 from database.connect import AWAY, SCHEMA, Connection, is_lost
 from database.partitions import Partition
@@ -100,7 +101,7 @@ async def _due(connection: Connection, settings: OptimizerSettings) -> list[Due]
         await connection.execute(f"SET search_path = {SCHEMA}")
         return await retention.due(connection, settings)
     except AWAY as error:
-        log.warning("retention_unread", extra={"error": repr(error)})
+        log.warning("retention_unread", extra={"error": error_text(error)})
         return []
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from contract.errors import error_text
 from database.connect import AWAY, is_failover, is_lost
 from database.optimization import Answered
 from optimizers.check import Answer, Check, Finding, Severity, Tier, Unsupported
@@ -58,7 +59,7 @@ async def answer(check: Check, target: Target, look: TargetLook) -> Answered:
             raise
         kind = "unreachable" if is_lost(look.connection) or is_failover(error) else _kind(error)
         if kind == "fault":
-            log.warning("check_failed", extra={"check": check.id, "target": target.name, "error": repr(error)})
+            log.warning("check_failed", extra={"check": check.id, "target": target.name, "error": error_text(error)})
         found = failed(blank, kind, describe(error))
     return replace(found, duration_s=time.perf_counter() - started)
 

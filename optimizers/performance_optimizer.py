@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from redis.exceptions import RedisError
 
+from contract.errors import error_text
 from database.connect import AWAY, acquire
 from database.performance import forget_recommendations, store_signal
 from database.redis_link import open_link
@@ -128,7 +129,7 @@ class PerformanceOptimizer:
             return await source.read(run)
         except (*AWAY, RedisError) as error:
             # Storing the answer raises, and the run fails, when it is the monitoring database that is away.
-            log.warning("signal_unread", extra={"signals": source.signals, "error": repr(error)})
+            log.warning("signal_unread", extra={"signals": source.signals, "error": error_text(error)})
             return _unread(source, error)
         except Exception as error:
             # A bug in one source must not cost the other signals their answers.

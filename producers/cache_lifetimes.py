@@ -17,11 +17,12 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from contract.errors import error_text
 from contract.redis_url import parse_redis_url
 from contract.streams import CACHE_TTL_KEY
 from producers.background import end
 from producers.cluster import HashReader
-from producers.event_log import EventLog, error_text
+from producers.event_log import EventLog
 from producers.sender import client_options
 from producers.settings import Settings, SettingsError
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from contract.errors import error_text
 from producers.background import end
-from producers.event_log import EventLog, error_text
+from producers.event_log import EventLog
 
 log = EventLog(__name__)
 

@@ -14,7 +14,8 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from producers.event_log import EventLog, error_text
+from contract.errors import error_text
+from producers.event_log import EventLog
 
 log = EventLog(__name__)
 

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from contract.batch import read_body, read_envelope, seal
+from contract.errors import error_text
 from contract.windows import window_start_s
 from producers.clock import UNKNOWN_UNCERTAINTY_US, Clock
 from producers.drainer import Drainer
@@ -77,7 +78,7 @@ class Estates:
                 if folder in self.delivered:
                     settled += self._remove(folder, deliver)
             except Exception as error:  # noqa: BLE001 - one estate that cannot be read or sent concerns nobody else
-                log.warning("estate_left", extra={"folder": str(folder), "error": repr(error)})
+                log.warning("estate_left", extra={"folder": str(folder), "error": error_text(error)})
         return settled
 
     def abandon(self) -> None:

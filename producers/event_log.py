@@ -21,8 +21,3 @@ class EventLog(logging.LoggerAdapter[logging.Logger]):
         fields: dict[str, Any] = kwargs.get("extra") or {}
         text = " ".join([msg, *(f"{name}={value!r}" for name, value in fields.items())])
         return text, {**kwargs, "extra": {**fields, "event": msg}}
-
-
-def error_text(error: BaseException) -> str:
-    """Return an error's type and text; the `repr` of redis-py's has no text."""
-    return f"{type(error).__name__}: {error}"

@@ -22,12 +22,13 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from contract.crash import NEVER, CrashPoint
+from contract.errors import error_text
 from contract.redis_url import parse_redis_url, shown_redis_url, without_passwords
 from contract.streams import FIELD, MAX_SHARDS, SHARD_COUNT_KEY, full_key, shard_of, stream_key
 from producers.clock import Clock
 from producers.cluster import ask, open_master, open_node
 from producers.estate import RESEND_S, Estates
-from producers.event_log import EventLog, error_text
+from producers.event_log import EventLog
 from producers.seal import Sealed
 from producers.settings import Settings, SettingsError
 

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from contract.errors import error_text
 from producers.drainer import Drainer
 from producers.event_log import EventLog
 from producers.journal import Journal
@@ -165,7 +166,7 @@ class Spool:
         self.failures += 1
         self._retry_at = time.monotonic() + RETRY_S
         if self.failures == 1:
-            log.warning("spool_failed", extra={"folder": str(root), "error": repr(error)})
+            log.warning("spool_failed", extra={"folder": str(root), "error": error_text(error)})
         name = self._drainer.sealer.producer_id.hex()
         for folder in (name, f"{UNBORN}{name}"):
             shutil.rmtree(root / folder, ignore_errors=True)

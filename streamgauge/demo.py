@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from contract.errors import error_text
 from database.connect import AWAY
 from database.queries import load
 from producers.loop_lag import watching
@@ -87,7 +88,7 @@ async def _serve() -> None:
         async with watching():
             await run(postgres_address(os.environ), stopping)
     except AWAY as error:
-        log.warning("demo_ended", extra={"error": repr(error)})
+        log.warning("demo_ended", extra={"error": error_text(error)})
 
 
 if __name__ == "__main__":

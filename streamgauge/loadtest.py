@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import asyncpg
 import msgspec
 
+from contract.errors import error_text
 from database.queries import load
 from streamgauge.load_account import OPERATIONAL, Account, Ledger, in_stream
 from streamgauge.load_oracle import Difference, Expected, compare, read_oracle
@@ -217,7 +218,7 @@ class LoadTest:
             await self._look()
             in_flight = await in_stream(self._redis_url, service_of(self.token), await self._ledger.applied())
         except OPERATIONAL as error:
-            self._warn(f"the last reading failed: {error!r}")
+            self._warn(f"the last reading failed: {error_text(error)}")
         self._show(self._progress())
         a, sent = self._account, self._sent()
         began = min((g.began_s for g in self._generators if g.began_s is not None), default=began_s)

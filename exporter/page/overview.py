@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from contract.errors import error_text
 from contract.metric import Kind
 from database.connect import AWAY, acquire
 from database.jobs import list_jobs
@@ -105,7 +106,7 @@ class Overview:
             async with self._few:
                 return await read()
         except BAD as error:
-            log.info("page_part_unread", extra={"error": repr(error)})
+            log.info("page_part_unread", extra={"error": error_text(error)})
             return None
 
     async def _throughput(self) -> flow.Throughput:
