@@ -323,6 +323,8 @@ class Histogram(Family[HistogramChild]):
 
     def time(self) -> Timer:
         """Return a context manager and decorator that observes seconds (a histogram without labels)."""
+        if self.labelnames:
+            _ = self.observe  # says what is missing, before the block or the function runs
         return Timer(lambda: self.observe)
 
 

@@ -82,8 +82,8 @@ def test_emitting_without_labels_says_which_are_needed(client: Client) -> None:
         hits.inc()
     for metric, method in ((Gauge("g", "x", ["k"], registry=client), "set"), (hits, "inc")):
         assert not hasattr(metric, method)
-    with pytest.raises(AttributeError, match=r"^h has labels k"), Histogram("h", "x", ["k"], registry=client).time():
-        pass
+    with pytest.raises(AttributeError, match=r"^h has labels k"):
+        Histogram("h", "x", ["k"], registry=client).time()
     with pytest.raises(AttributeError, match="'Counter' object has no attribute 'increment'"):
         hits.increment()  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="'Counter' object has no attribute 'set'"):
