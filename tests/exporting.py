@@ -3,6 +3,7 @@
 Promise: `exporter` is closed at the end; `Writer` commits as an aggregator does: totals and their commit in one.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from database.settings import read_settings
 from exporter.app import make_app
 from exporter.settings import ExporterSettings
+from tests.served import PAUSE_S, Highest
 
 
 @asynccontextmanager
@@ -25,6 +27,32 @@ async def exporter(dsn: str, redis_url: str, **settings: str) -> AsyncGenerator[
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://exporter", timeout=20) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def watched(dsn: str, redis_url: str) -> AsyncGenerator[None, None]:
+    """Scrape an exporter for as long as the block lasts; no counter may fall, and it is served at the end."""
+    highest = Highest()
+
+    async def look() -> None:
+        while True:
+            answer = await client.get("/metrics")
+            if answer.status_code == 200:
+                highest.compare(list(text_string_to_metric_families(answer.text)))
+            await asyncio.sleep(PAUSE_S)
+
+    async with exporter(dsn, redis_url) as client:
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
+        assert looking.cancelled(), looking
+        answer = await client.get("/metrics")
+        answer.raise_for_status()
+        highest.compare(list(text_string_to_metric_families(answer.text)))
+        assert highest.shown and not highest.fell, highest.fell[:5]
 
 
 async def scrape(client: httpx.AsyncClient) -> dict[str, float]:

@@ -22,16 +22,31 @@ SELF_EVERY_S: Final = 0.3
 """Of /metrics/self: it asks every server how it is."""
 
 
+class Highest:
+    """The most that each counter showed; `fell` must stay empty."""
+
+    def __init__(self) -> None:
+        self.fell: list[str] = []
+        self.shown: dict[str, float] = {}
+
+    def compare(self, families: Sequence[Metric]) -> None:
+        """Look at one scrape after the other."""
+        for key, value in counters(families).items():
+            before = self.shown.get(key, 0.0)
+            if value < before:
+                self.fell.append(f"{key}: {value:g} after {before:g}")
+            self.shown[key] = max(value, before)
+
+
 class Served(Background):
-    """Scrapes at random until the block ends. `fell` must be empty then."""
+    """Scrapes at random until the block ends."""
 
     def __init__(self, *ports: int, seed: int = 1) -> None:
-        self.fell: list[str] = []
+        self.highest = Highest()
         self.answers = 0
         self.refusals = 0
         self.by_port = dict.fromkeys(ports, 0)
         """Answers of each exporter."""
-        self.highest: dict[str, float] = {}
         self._most: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
         self._asked_s = float("-inf")
         self._ports: Sequence[int] = ports
@@ -40,7 +55,7 @@ class Served(Background):
 
     def check(self, least: int = 1) -> None:
         """No counter fell, in so many scrapes at least."""
-        assert not self.fell, self.fell[:5]
+        assert not self.highest.fell, self.highest.fell[:5]
         assert self.answers >= least, f"{self.answers} scrapes were answered, {self.refusals} were not"
 
     def saw(self, name: str, least: float = 1, **labels: str) -> bool:
@@ -59,7 +74,7 @@ class Served(Background):
             if status == 200:
                 self.answers += 1
                 self.by_port[port] += 1
-                self._compare(self._note(body))
+                self.highest.compare(self._note(body))
             else:
                 self.refusals += 1
             if status != 200 or time.monotonic() - self._asked_s > SELF_EVERY_S:
@@ -72,13 +87,6 @@ class Served(Background):
             key = sample.name, frozenset(sample.labels.items())
             self._most[key] = max(sample.value, self._most.get(key, float("-inf")))
         return families
-
-    def _compare(self, families: list[Metric]) -> None:
-        for key, value in counters(families).items():
-            before = self.highest.get(key, 0.0)
-            if value < before:
-                self.fell.append(f"{key}: {value:g} after {before:g}")
-            self.highest[key] = max(value, before)
 
 
 def counters(families: Sequence[Metric]) -> dict[str, float]:

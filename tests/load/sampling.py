@@ -20,7 +20,7 @@ from streamgauge.load_plan import PROBES, Report
 from streamgauge.stack import get
 from tests.background import Background
 from tests.faults.bench import Bench
-from tests.served import counters
+from tests.served import Highest
 
 MIB: Final = 1 << 20
 SCRAPE_EVERY_S: Final = 0.2
@@ -114,15 +114,14 @@ class Seen(NamedTuple):
 
 
 class Scraper(Background):
-    """Scrapes one exporter, in a thread. `fell` must be empty in the end."""
+    """Scrapes one exporter, in a thread."""
 
     def __init__(self, port: int, token: str) -> None:
         self.seen: list[Seen] = []
         self.refused = 0
-        self.fell: list[str] = []
+        self.highest = Highest()
         self._port = port
         self._token = token
-        self._highest: dict[str, float] = {}
         self._looked_s = 0.0
         super().__init__("scrapes")
 
@@ -137,19 +136,12 @@ class Scraper(Background):
             self.seen.append(Seen(now_s, dict(self._probes(text))))
             if now_s - self._looked_s >= COUNTERS_EVERY_S:
                 self._looked_s = now_s
-                self._judge(text)
+                self.highest.compare(list(text_string_to_metric_families(text)))
 
     def _probes(self, text: str) -> list[tuple[str, int]]:
         mine = f'run="{self._token}"'
         found = [(labels, value) for labels, value in _PROBE.findall(text) if mine in labels]
         return [(re.findall(r'process="(\d+)"', labels)[0], int(float(value))) for labels, value in found]
-
-    def _judge(self, text: str) -> None:
-        for key, value in counters(list(text_string_to_metric_families(text))).items():
-            before = self._highest.get(key, 0.0)
-            if value < before:
-                self.fell.append(f"{key}: {value:g} after {before:g}")
-            self._highest[key] = max(value, before)
 
 
 class Fresh(NamedTuple):
