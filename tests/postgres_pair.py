@@ -94,11 +94,12 @@ class Server:
         self._run("createdb", *where, *options, DATABASE)
         run_alone(migrate(self.dsn()))
 
-    def standby(self, home: Path, port: int, **more: str) -> "Server":
-        """Return a running standby that streams from this server through a port."""
+    def standby(self, home: Path, through: int, *, port: int | None = None, **more: str) -> "Server":
+        """Return a running standby that streams from this server through a port; `port` is its own, if it matters."""
         made = Server(home, self.version, **more)
+        made.port = port or made.port
         made.give(home)
-        source = f"host=127.0.0.1 port={port} user={USER} application_name=standby"
+        source = f"host=127.0.0.1 port={through} user={USER} application_name=standby"
         self._run("pg_basebackup", "-d", source, "-c", "fast", "-X", "stream", "--no-sync", "-R", "-D", str(made.data))
         made.open()
         return made

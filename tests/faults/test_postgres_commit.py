@@ -17,6 +17,7 @@ from database import connect, ledger
 from tests import postgres_pair
 from tests.batches import make_batch
 from tests.consuming import Consumer, consumer
+from tests.exporting import watched
 from tests.postgres_pair import DEADLINE_S, Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -86,7 +87,7 @@ async def test_nothing_is_acknowledged_that_no_standby_has(
     server: Server, sql: Callable[[str], Awaitable[Any]], redis_url: str
 ) -> None:
     """The server says COMMIT, with a warning, when the wait is cancelled; and a retry finds nothing left to write."""
-    async with consumer(server.dsn(), redis_url) as c:
+    async with watched(server.dsn(), redis_url), consumer(server.dsn(), redis_url) as c:
         await send(c, 1)
         assert await c.consume() == 1
         await require_standby(sql, "ghost")
@@ -122,7 +123,10 @@ async def test_a_commit_that_the_server_froze_in_is_settled_by_the_ledger(
             os.kill(frozen[0], signal.SIGSTOP)
         await connect.commit(connection)
 
-    async with consumer(server.dsn(), redis_url, streamgauge_statement_timeout_s=0.1) as c:
+    async with (
+        watched(server.dsn(), redis_url),
+        consumer(server.dsn(), redis_url, streamgauge_statement_timeout_s=0.1) as c,
+    ):
         await send(c, 1)
         assert await c.consume() == 1
         await send(c, 2)

@@ -17,6 +17,7 @@ import pytest
 from streamgauge.processes import wait_until
 from tests import postgres_pair
 from tests.faults.link import Link
+from tests.faults.test_zombies import ended
 from tests.loading import COMMITTED, DEADLINE_S, DUPLICATES, FAST, Load, assert_exact, fetch
 from tests.pipeline import Pipeline
 from tests.postgres_pair import Server, until
@@ -147,9 +148,10 @@ def test_what_is_committed_to_a_second_primary_is_acknowledged_by_nobody(
         Pipeline(tmp_path, primary.dsn(at=name.address), redis_url, **settings) as pipeline,
     ):
         pipeline.aggregator("aggregator-1")
+        pipeline.exporter()
         pipeline.env["POSTGRES_DSN"] = standby.dsn()
         load = Load(pipeline, standby.dsn(), events=80_000)
-        try:
+        with Served(pipeline.port) as served, ended(load):
             until(lambda: fetch(standby.dsn(), COMMITTED) > EVENTS // 10, "the standby follows")
             link.blackhole()
             known = fetch(primary.dsn(), COMMITTED)
@@ -159,11 +161,11 @@ def test_what_is_committed_to_a_second_primary_is_acknowledged_by_nobody(
             until(lambda: standby.sql(RESTORED_S) is not None, "restored", DEADLINE_S)
             told = pipeline.log("aggregator-1")
             until(lambda: "not to be acknowledged any more" in told.read_text(), "its commits are refused")
+            assert not pipeline.scrape(), "what the old one has is not served"
             name.lead_new_to("127.0.0.1", standby.port)
             assert_exact(pipeline, load, standby.dsn())
-        finally:
-            load.process.kill()
-            load.process.communicate()
+            assert wait_until(lambda: "streamgauge_committed" in pipeline.scrape(), DEADLINE_S), "served again"
+        served.check(least=5)
 
 
 @pytest.mark.parametrize("primary", ["18"], indirect=True)
@@ -211,4 +213,5 @@ def test_a_primary_that_hung_and_wakes_up_is_not_written_to(
             pipeline.stop("aggregator-1", signal.SIGKILL)
             assert_exact(pipeline, load, standby.dsn())
         served.check(least=5)
+        assert served.saw_down("database"), "the metric told"
         assert primary.sql(AGGREGATORS_SESSIONS) == 0

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 EVENTS = 16_000
 RATE = 4_000
+WRITERS_BACK_S = 30.0
+"""A writer finds the new primary within the deadline of a connection (2 s); the rest is for a busy machine."""
 MOST_CLAIMS = 3
 """Per batch, on average: whoever is slower than the claim time does some work again, not ever more of it."""
 MOST_GROWTH_BYTES = 64 << 20
@@ -186,6 +189,7 @@ def test_a_demoted_primary_lets_go_of_its_writers(tmp_path: Path, primary: Serve
     """Its connections stay open and answer 25006: they are closed, and the standby that took over is found."""
     standby = primary.standby(primary.home.with_name("b"), primary.port)
     both = primary.dsn(at=f"{primary.address},{standby.address}")
+    again: Server | None = None
     try:
         with Pipeline(tmp_path, both, redis_url, **FAST) as pipeline:
             pipeline.aggregator("aggregator-1")
@@ -196,11 +200,19 @@ def test_a_demoted_primary_lets_go_of_its_writers(tmp_path: Path, primary: Serve
                 until(lambda: "ReadOnlySQLTransaction" in pipeline.log("aggregator-1").read_text(), "25006")
                 until(lambda: served.saw("streamgauge_stream_oldest_wait_seconds", 2), "what waits is told")
                 assert standby.sql("SELECT pg_promote()")
+                promoted_at = time.monotonic()
                 goes_on(standby.dsn())
+                until(lambda: primary.sql(f"SELECT count(*) {SESSIONS}") == 0, "no writer is stuck")
+                assert time.monotonic() - promoted_at < WRITERS_BACK_S
+                primary.close()
+                again = standby.standby(primary.home.with_name("c"), standby.port, port=primary.port)
                 assert_exact(pipeline, load, standby.dsn())
+                until(lambda: fetch(again.dsn(), COMMITTED) == EVENTS, "the old primary follows the new one")
             served.check(least=5)
-            assert primary.sql(f"SELECT count(*) {SESSIONS}") == 0, "no writer is stuck"
+            assert again.sql(f"SELECT count(*) {SESSIONS}") == 0, "nobody writes to it"
     finally:
+        if again is not None:
+            again.close()
         standby.close()
 
 

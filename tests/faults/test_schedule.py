@@ -16,10 +16,12 @@ from optimizers.jobs import JOBS
 from streamgauge.processes import wait_until
 from tests.loading import fetch
 from tests.pipeline import Pipeline
+from tests.served import Served
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 DEADLINE_S = 60.0
+ATTEMPTS = "streamgauge_job_last_attempts"
 NAMES = {"upkeep", "audit", *(job.name for job in JOBS)}
 EVERY_S = {"upkeep": "1", "audit": "1"}
 """The others do more; on a busy machine one interval of theirs should hold one run."""
@@ -62,7 +64,8 @@ def began(pipeline: Pipeline) -> Counter[tuple[str, str, int]]:
     return Counter((event["job"], event["slot"].replace(" ", "T"), event["attempt"]) for event in events)
 
 
-def test_every_job_is_run_by_its_schedule_and_a_killed_run_again_by_the_other(pipeline: Pipeline) -> None:
+def run_until_a_crash_is_over(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Run every job twice, by several aggregators, and once more what the one was at that died; returns the history."""
     doomed = pipeline.aggregator("aggregator-doomed", STREAMGAUGE_CRASH_AT="in_job:audit")
     assert wait_until(lambda: doomed.poll() is not None, DEADLINE_S)
     pipeline.aggregator("aggregator-heir")
@@ -76,6 +79,15 @@ def test_every_job_is_run_by_its_schedule_and_a_killed_run_again_by_the_other(pi
         return by_several and all(ran[name] >= 2 for name in NAMES) and crashes_are_over(rows)
 
     assert wait_until(all_ran_twice_by_several_and_the_crash_is_over, DEADLINE_S), rows
+    return rows
+
+
+def test_every_job_is_run_by_its_schedule_and_a_killed_run_again_by_the_other(pipeline: Pipeline) -> None:
+    pipeline.exporter()
+    with Served(pipeline.port) as served:
+        rows = run_until_a_crash_is_over(pipeline)
+        assert wait_until(lambda: served.saw(ATTEMPTS, 2), DEADLINE_S), "that a run was taken over is told"
+    served.check(5)
     assert {row["trigger"] for row in rows} == {"schedule"}
     assert {row["outcome"] for row in rows} - {None} <= {"done", "insufficient_data"}, rows
     # The audit that died, and whatever else that aggregator was at.

@@ -7,6 +7,7 @@ a retry; what is older than ledgers live is kept and never applied, also when it
 
 import asyncio
 import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -23,7 +24,7 @@ from database.settings import RetentionSettings
 from streamgauge.processes import wait_until
 from tests.batches import make_batch
 from tests.consuming import SHARD, Consumer, consumer
-from tests.exporting import exporter, scrape
+from tests.exporting import exporter, scrape, watched
 from tests.faults.test_zombies import ended
 from tests.fundamentals.test_one_effect import NOW_S, batches
 from tests.loading import COMMITTED, DEADLINE_S, FAST, Load, assert_exact, fetch
@@ -44,6 +45,13 @@ def of_version(data: bytes, version: int) -> bytes:
     return bytes(changed)
 
 
+@pytest.fixture
+async def never_falls(dsn: str, redis_url: str) -> AsyncIterator[None]:
+    """Scrape all the time."""
+    async with watched(dsn, redis_url):
+        yield
+
+
 async def tells(dsn: str, redis_url: str, metric: str, value: float) -> None:
     """Look for a metric on /metrics."""
     async with exporter(dsn, redis_url) as client:
@@ -55,6 +63,7 @@ async def keep_up(c: Consumer) -> None:
     assert await upkeep.run(await c.pool(), RetentionSettings(), drained=True, replay_window_s=0) == []
 
 
+@pytest.mark.usefixtures("never_falls")
 async def test_newer_batch_waits_for_the_first_aggregator_that_knows_it(
     dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +98,7 @@ contract.batch.read_envelope = lambda data: os.kill(os.getpid(), 9) if data == {
 """
 
 
+@pytest.mark.usefixtures("never_falls")
 async def test_parked_entry_that_ends_its_decoder_is_set_aside(
     dsn: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +117,7 @@ async def test_parked_entry_that_ends_its_decoder_is_set_aside(
         assert await c.one("SELECT coalesce(sum(n), 0) FROM totals") == 0
 
 
+@pytest.mark.usefixtures("never_falls")
 @pytest.mark.parametrize("name", ["batch-1", "batch-1-compressed"])
 async def test_batch_of_the_first_version_is_read_for_ever(name: str, dsn: str, redis_url: str) -> None:
     """The bytes are never made anew: a producer that is not upgraded seals them so."""
@@ -129,6 +140,7 @@ async def test_batch_of_the_first_version_is_read_for_ever(name: str, dsn: str, 
         ]
 
 
+@pytest.mark.usefixtures("never_falls")
 async def test_batch_older_than_the_ledger_is_never_applied_again(dsn: str, redis_url: str) -> None:
     """Its producer was retired: nobody can tell any more that it was applied."""
     sent = [
@@ -184,6 +196,7 @@ async def apply_both(dsn: str, redis_url: str, old: bytes) -> None:
         ]
 
 
+@pytest.mark.usefixtures("never_falls")
 async def test_old_batch_is_unknown_to_a_row_that_was_made_anew(dsn: str, redis_url: str) -> None:
     """A retired producer's row comes back empty with its next batch: what came before it may have been applied."""
     old = sealed(1, ago_ms=8 * DAY_MS)
@@ -206,6 +219,7 @@ async def test_old_batch_is_unknown_to_a_row_that_was_made_anew(dsn: str, redis_
         ]
 
 
+@pytest.mark.usefixtures("never_falls")
 async def test_first_batches_of_a_producer_that_lives_long_stay_known(dsn: str, redis_url: str) -> None:
     """They are older than its row: a copy that comes after a week is a duplicate like any other."""
     old = sealed(1, ago_ms=8 * DAY_MS + 2000)
@@ -219,6 +233,7 @@ async def test_first_batches_of_a_producer_that_lives_long_stay_known(dsn: str, 
         assert await c.one("SELECT count(*) FROM parked") == 0
 
 
+@pytest.mark.usefixtures("never_falls")
 async def test_parked_batch_without_history_stays_parked_when_it_is_driven(
     dsn: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +252,7 @@ async def test_parked_batch_without_history_stays_parked_when_it_is_driven(
         assert (report.ok, report.in_flight, report.committed) == (True, 3, 0), report
 
 
+@pytest.mark.usefixtures("never_falls")
 async def test_two_contents_that_are_parked_under_one_seq_are_both_kept(dsn: str, redis_url: str) -> None:
     """One of them is forged; nobody can tell which."""
     one, other = (

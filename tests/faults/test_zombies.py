@@ -110,23 +110,25 @@ def test_a_producer_started_twice_from_one_state_raises_the_alarm(tmp_path: Path
     """A copied machine: both send seq 1, 2, 3, each with its own content. An aggregator comes anew in between."""
     with Pipeline(tmp_path, dsn, redis_url, **FAST) as pipeline:
         pipeline.exporter()
-        pipeline.aggregator("aggregator-1")
-        of_both = {"TWIN_ID": os.urandom(16).hex()}
-        first = pipeline.emitter(TWIN, "emitter-1", TWIN="one", TIMES="30", **of_both)
-        assert first.wait(DEADLINE_S) == 0
-        sent = contents(redis_url)
-        assert wait_until(lambda: fetch(dsn, COMMITTED) == sum(sent), DEADLINE_S)
-        pipeline.stop("aggregator-1")
-        pipeline.aggregator("aggregator-2")
-        second = pipeline.emitter(TWIN, "emitter-2", TWIN="two", TIMES="60", **of_both)
-        assert second.wait(DEADLINE_S) == 0
-        assert wait_until(lambda: not pending(redis_url) and conflicts(dsn) > 0, DEADLINE_S)
-        assert wait_until(lambda: fetch(dsn, COMMITTED) + set_aside(dsn) == sum(contents(redis_url)), DEADLINE_S)
-        assert fetch(dsn, "SELECT sum(n)::bigint FROM totals") == fetch(dsn, COMMITTED)
-        told = f'streamgauge_quarantined_entries_total{{reason="conflict"}} {conflicts(dsn)}'
-        assert wait_until(lambda: told in pipeline.scrape(), DEADLINE_S), pipeline.scrape()
-        found = audit(pipeline)
-        assert of_both["TWIN_ID"] in found, "its counts go up to two ends"
+        with Served(pipeline.port) as served:
+            pipeline.aggregator("aggregator-1")
+            of_both = {"TWIN_ID": os.urandom(16).hex()}
+            first = pipeline.emitter(TWIN, "emitter-1", TWIN="one", TIMES="30", **of_both)
+            assert first.wait(DEADLINE_S) == 0
+            sent = contents(redis_url)
+            assert wait_until(lambda: fetch(dsn, COMMITTED) == sum(sent), DEADLINE_S)
+            pipeline.stop("aggregator-1")
+            pipeline.aggregator("aggregator-2")
+            second = pipeline.emitter(TWIN, "emitter-2", TWIN="two", TIMES="60", **of_both)
+            assert second.wait(DEADLINE_S) == 0
+            assert wait_until(lambda: not pending(redis_url) and conflicts(dsn) > 0, DEADLINE_S)
+            assert wait_until(lambda: fetch(dsn, COMMITTED) + set_aside(dsn) == sum(contents(redis_url)), DEADLINE_S)
+            assert fetch(dsn, "SELECT sum(n)::bigint FROM totals") == fetch(dsn, COMMITTED)
+            told = f'streamgauge_quarantined_entries_total{{reason="conflict"}} {conflicts(dsn)}'
+            assert wait_until(lambda: told in pipeline.scrape(), DEADLINE_S), pipeline.scrape()
+            found = audit(pipeline)
+            assert of_both["TWIN_ID"] in found, "its counts go up to two ends"
+        served.check(5)
 
 
 def contents(redis_url: str) -> list[int]:
