@@ -15,10 +15,12 @@ from contract.reasons import Dropped
 from contract.windows import WINDOW_S, window_start_s
 from producers.clock import Clock
 from producers.metrics import Child
-from producers.pending import Accumulator, Chunks, GaugeState, Samples, take
+from producers.pending import AT_ONCE, Accumulator, Chunks, GaugeState, Samples, take
 from producers.seal import MAX_SAMPLES, Sealed, Sealer, split
 
 HEARTBEAT_MS: Final = 5000
+LET_GO_S: Final = 50e-6
+"""A pause in which another thread gets the interpreter: one of none would most often take it back at once."""
 MAX_WAITING_SAMPLES: Final = 32 * MAX_SAMPLES
 """Samples beyond this that found no slot within a flush interval are merged: 4 MiB."""
 
@@ -164,9 +166,14 @@ class Drainer:
                     self._pending[child] = state
 
     def _merge(self) -> None:
+        """Merge all samples; half a microsecond each in Python, in which the application's threads wait."""
+        merged = 0
         for child, accumulator in self._pending.items():
-            if isinstance(accumulator, Samples):
-                accumulator.merge(child.metric)
+            for count in accumulator.merge(child.metric) if isinstance(accumulator, Samples) else ():
+                merged += count
+                if merged >= AT_ONCE:
+                    time.sleep(LET_GO_S)
+                    merged = 0
 
     def _keep(self, parts: "list[list[tuple[Child, Accumulator]]]") -> None:
         """Begin a new batch, with what did not fit into the last one."""

@@ -8,7 +8,7 @@ accumulator per series.
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from math import frexp, fsum, inf, isfinite
 from typing import Final
@@ -18,6 +18,9 @@ from contract.metric import Kind, MetricDef
 from contract.reasons import Dropped
 from contract.series import MAX_VALUE
 from producers.metrics import DOWN, UP, Change, Child, Raw
+
+AT_ONCE: Final = 256
+"""Samples that are merged in one go."""
 
 Drop = Callable[[Dropped, int], None]
 
@@ -103,13 +106,16 @@ class Samples:
         """Add samples."""
         self.values.extend(numbers(values, drop))
 
-    def merge(self, metric: MetricDef) -> None:
-        """Fold the samples to a sketch and exact `le` counts."""
-        if self.values:
-            if self.merged is None:
-                self.merged = Merged(len(metric.bounds) + 1)
-            self.merged.take(self.values, metric.bounds)
-            self.values = array("d")
+    def merge(self, metric: MetricDef) -> Iterator[int]:
+        """Fold the samples to a sketch and exact `le` counts, some at once; gives how many, until all are."""
+        values, self.values = self.values, array("d")
+        if values and self.merged is None:
+            self.merged = Merged(len(metric.bounds) + 1)
+        for at in range(0, len(values), AT_ONCE):
+            assert self.merged is not None
+            part = values[at : at + AT_ONCE]
+            self.merged.take(part, metric.bounds)
+            yield len(part)
 
     def n(self) -> int:
         """Return the number of samples held."""

@@ -184,6 +184,19 @@ def test_every_value_is_an_event_or_a_drop(values: list[Any]) -> None:
     assert sum(dropped.values()) == len(values) - len(legal)
 
 
+def test_many_samples_merge_as_few_do(bench: Bench) -> None:
+    """They are merged in parts, so that the application's threads need not wait for all of them."""
+    size = Histogram("b", buckets=(1.0, 2.0), registry=bench.client)
+    for _ in range(1000):
+        for value in (0.5, 1.5, 9.0):
+            size.observe(value)
+    assert bench.tick(slots=0) == []
+    ((events, body, directory),) = bench.tick()
+    assert (events, directory.n_samples, directory.n_merged) == (3000, 0, 1)
+    assert struct.unpack("<3Q", body.merged_le) == (1000, 1000, 1000)
+    assert struct.unpack("<d", body.merged_sum) == (11_000.0,)
+
+
 def test_merged_batch_is_never_longer_than_the_wire_allows(bench: Bench) -> None:
     """After an outage many wide histograms are sealed at once; one batch of all would be refused for its size."""
     bounds = [float(b) for b in range(1, 129)]
