@@ -42,7 +42,7 @@ faults: $(READY) ## run the tests that kill and cut, and `make model`; MINUTES=m
 	else $(BIN)/python -m pytest -m faults && $(MAKE) --no-print-directory model; fi
 
 model: $(READY) ## search for a schedule of faults that breaks a promise, on simulated servers: SCHEDULES=n SEED=n
-	@$(BIN)/python -m tests.model --schedules $(or $(SCHEDULES),100000) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.model --schedules $(or $(SCHEDULES),100200) $(if $(SEED),--seed $(SEED))
 
 soak: $(READY) ## hold 80 % of what can be drained for MINUTES (30) with a fault a minute [SEED=n]; into docs/reliability.md
 	@$(BIN)/python -m tests.load.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
