@@ -1,7 +1,7 @@
 """Journal: every emit on a page that outlives the process, until a flush has it.
 
 In: emits of journaled children. Out: their values to the drainer; files that a successor replays after a kill -9.
-Promise: an emit that has returned is on a mapped file's page (no system call); it costs some 200 ns instead of the 30
+Promise: an emit that has returned is on a mapped file's page (no system call); it costs some 250 ns instead of the 30
 of a list append, so it is asked for, never the default. What a full segment or a failed disk has no room for goes
 the ordinary way, to the child's list.
 """

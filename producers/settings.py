@@ -41,7 +41,7 @@ class Settings:
     spool_dir: str = ""
     """Where sealed batches are kept until they are acknowledged, for a successor of a killed process; empty: off."""
     spool_events: bool = False
-    """Whether every emit is written to the spool at once, so that a kill -9 loses none; some 200 ns each."""
+    """Whether every emit is written to the spool at once, so that a kill -9 loses none; some 250 ns each."""
     crash_at: str = ""
     """Test hook: the named point at which the process kills itself."""
 
