@@ -2,7 +2,8 @@
 
 In: a shard this aggregator holds the lease of. Out: acknowledged entries.
 Promise: an entry is acknowledged only after its COMMIT; a stage that fails for operational reasons tries the
-same entries again, for ever, with growing pauses; a stop drains what was read.
+same entries again, for ever, with growing pauses; a stop drains what was read. A stage that waits holds nothing of what
+is done (`del`): after a backlog that would be much, for as long as nothing comes.
 """
 
 import asyncio
@@ -98,8 +99,11 @@ class Shard:
                 self._crash.reach("after_read")
                 is_backlog = not self._room(entries)
                 groups = [*divided(entries)] or [entries]
-                for left, group in zip(reversed(range(len(groups))), groups, strict=True):
-                    await self._read.put((group, is_backlog or left > 0))
+                while groups:
+                    group = groups.pop(0)
+                    await self._read.put((group, is_backlog or bool(groups)))
+                    del group
+            del entries
         await self._read.put(None)
 
     async def _gather(self, is_backlog: bool) -> list[Entry]:
@@ -169,11 +173,13 @@ class Shard:
             await self._hold(entries)
             work = await self._retry(lambda e=entries: self.committer.decode(e), "decode")
             await self._decoded.put((work, is_backlog))
+            del read, entries, work
         await self._decoded.put(None)
 
     async def _prepare_stage(self) -> None:
         while works := await self._take():
             await self._prepared.put(await self._retry(lambda w=works: self.committer.prepare(w), "prepare"))
+            del works
         await self._prepared.put(None)
 
     async def _take(self) -> list[Work]:
@@ -209,6 +215,7 @@ class Shard:
             async with self._let_go:
                 self._in_flight -= _held_bytes(prepared.entries)
                 self._let_go.notify_all()
+            del prepared
 
     async def _commit(self, prepared: Prepared) -> None:
         database = await self._check_database()
