@@ -166,7 +166,7 @@ def test_a_cut_lets_exactly_so_many_bytes_through(link: Link) -> None:
 
 
 def test_a_server_that_is_away_is_told_to_the_client() -> None:
-    with Link("127.0.0.1", 1) as link, connect(link) as client, pytest.raises(ConnectionResetError):
+    with Link("127.0.0.1", 1) as link, pytest.raises(ConnectionResetError), connect(link) as client:
         assert client.recv(1) != b"", "a farewell instead of a reset"
 
 

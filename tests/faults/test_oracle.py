@@ -17,7 +17,7 @@ WRONG = {
     "a count": f"UPDATE totals SET n = n + 1 WHERE {FIRST}",
     "a smaller count": f"UPDATE totals SET n = n - 1 WHERE {FIRST}",
     "a bucket": f"UPDATE totals SET le[1] = le[1] + 1 WHERE {FIRST}",
-    "buckets that change places": f"UPDATE totals SET le[1] = le[2] + 1, le[2] = le[1] - 1 WHERE {FIRST}",
+    "a sample in another bucket": f"UPDATE totals SET le[1] = le[1] + 1, le[2] = le[2] - 1 WHERE {FIRST}",
 }
 
 
