@@ -25,6 +25,7 @@ from tests.exporting import samples
 from tests.faults.bench import Bench
 from tests.faults.link import Link
 from tests.faults.oracle import total
+from tests.faults.test_zombies import ended
 from tests.fundamentals.test_one_effect import NOW_S
 from tests.loading import COMMITTED, DEADLINE_S, DUPLICATES, FAST, Load, assert_exact, fetch
 from tests.pipeline import Pipeline
@@ -60,12 +61,9 @@ def primary() -> Iterator[Server]:
 def loaded(pipeline: Pipeline, *, at: str) -> Generator[Load, None, None]:
     """A load test that is a sixth through; `at`: where the totals are in the end."""
     load = Load(pipeline, at, events=EVENTS, rate=RATE, at=at)
-    try:
+    with ended(load):
         until(lambda: fetch(at, COMMITTED) > EVENTS // 6, "the load is on its way")
         yield load
-    finally:
-        load.process.kill()
-        load.process.communicate()
 
 
 def goes_on(dsn: str) -> None:
