@@ -20,7 +20,7 @@ from contract.crash import CrashPoint
 from contract.errors import error_text
 from database import jobs
 from database.connect import AWAY, Connection, Pool
-from database.jobs import Claim
+from database.jobs import Claim, Keep
 from database.progress import MINUTE_S
 from database.settings import SettingsError
 from optimizers.job import Job, Outcome, Result, Run
@@ -54,6 +54,8 @@ class Execution:
     job_pool: Pool
     until_settled: Callable[[float], Awaitable[str | None]]
     """Waits for what the streams hold now to be committed; returns what was missing after so many seconds."""
+    keep: Keep
+    """Keeps the tallies of runs where a failover of PostgreSQL does not lose them."""
     crash: CrashPoint
 
     async def attempt(self, job: Job, claim: Claim, lock: Connection) -> None:
@@ -125,7 +127,7 @@ class Execution:
         for again in range(1, FINISH_TRIES + 1):
             try:
                 outcome, detail = str(result.outcome), result.detail
-                if not await jobs.finish(self.pool, claim, self.consumer, outcome, detail, result.facts):
+                if not await jobs.finish(self.pool, claim, self.consumer, outcome, detail, result.facts, self.keep):
                     log.warning("run_taken_over", extra={"job": claim.job, "slot": str(claim.scheduled_for)})
                 return
             except AWAY as error:

@@ -15,6 +15,7 @@ from aggregator.committer import Committer
 from aggregator.decode import Entry
 from aggregator.lua import CLAIM, PUT
 from aggregator.reader import READ_ENTRIES, divided
+from aggregator.tallies import restore
 from aggregator.trial import Trial
 from contract.batch import decoded_bytes
 from contract.crash import NEVER, CrashPoint
@@ -131,6 +132,7 @@ async def check(
     crash.reach("after_fence")
     # Before the folding: what is acknowledged from now on is committed here.
     await _claim(link, standing.now)
+    await restore(link, pool)
     async with Trial() as trial:
         for shard in range(shards):
             # If somebody who did this has died meanwhile, then perhaps of an entry.

@@ -129,6 +129,21 @@ redis.call('SET', KEYS[1], ARGV[1])
 return 1
 """
 
+RAISE_FIELDS: Final = """
+-- KEYS[1] hash of numbers; ARGV: field, number, and so on. Keeps the larger ones.
+local all = {}
+local function raise(flat)
+    for i = 1, #flat, 2 do
+        if not all[flat[i]] or tonumber(flat[i + 1]) > tonumber(all[flat[i]]) then all[flat[i]] = flat[i + 1] end
+    end
+end
+raise(redis.call('HGETALL', KEYS[1]))
+raise(ARGV)
+redis.call('DEL', KEYS[1])
+for field, number in pairs(all) do redis.call('HSET', KEYS[1], field, number) end
+return 1
+"""
+
 CLAIM: Final = """
 -- KEYS[1] database; ARGV: system identifier, timeline. Puts ours, unless a newer timeline of it is there; returns whose
 -- it is.

@@ -15,9 +15,11 @@ from redis.exceptions import ResponseError
 
 from aggregator.decode import Entry
 from aggregator.lua import RAISE, WEIGH
+from aggregator.tallies import keep
 from aggregator.trial import Trial
 from contract.batch import decoded_bytes
 from contract.streams import COMMIT_KEY, FIELD, GROUP, OWNER_KEY, stream_key
+from database.connect import Connection
 from database.redis_link import Link
 
 log = logging.getLogger(__name__)
@@ -191,6 +193,10 @@ class Reader:
         False: commits to this database are not to be acknowledged.
         """
         return bool(await self._link.eval(RAISE, 2, COMMIT_KEY, OWNER_KEY, str(newest), database))
+
+    async def keep_tallies(self, connection: Connection) -> None:
+        """Keep what this transaction counted: no stream has it."""
+        await keep(self._link, connection)
 
     async def ack(self, ids: Sequence[str]) -> None:
         """Acknowledge entries; call it only after their COMMIT was seen."""

@@ -25,7 +25,7 @@ from contract.errors import error_text
 from database import jobs
 from database.connect import AWAY, Connection, open_pool
 from database.hosts import Hosts
-from database.jobs import Claim, Planned
+from database.jobs import Claim, Keep, Planned
 from optimizers.job import Job
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ async def run_schedule(
     consumer: str,
     ahead_s: Callable[[], float],
     until_settled: Callable[[float], Awaitable[str | None]],
+    keep: Keep,
     crash: CrashPoint,
     stopping: asyncio.Event,
     hosts: Hosts | None = None,
@@ -67,7 +68,7 @@ async def run_schedule(
     pool = await open_pool(settings, application="streamgauge-schedule", size=len(planned) + 3, hosts=hosts)
     job_pool = await open_pool(settings, application="streamgauge-jobs", size=JOB_CONNECTIONS, hosts=hosts)
     try:
-        execution = Execution(settings, settings, consumer, pool, job_pool, until_settled, crash)
+        execution = Execution(settings, settings, consumer, pool, job_pool, until_settled, keep, crash)
         await Schedule(planned, settings, execution, ahead_s).run(stopping)
     finally:
         for each in (job_pool, pool):
@@ -199,8 +200,8 @@ class Schedule:
         return True
 
     async def _claim(self, job: Job, lock: Connection) -> Claim | None:
-        settings, consumer = self._settings, self._execution.consumer
-        claim = await jobs.take(lock, job.name, consumer, settings.streamgauge_schedule_stale_s)
+        settings, consumer, keep = self._settings, self._execution.consumer, self._execution.keep
+        claim = await jobs.take(lock, job.name, consumer, settings.streamgauge_schedule_stale_s, keep)
         if claim is not None or job.name not in self._due:
             return claim
         claim = await jobs.claim_slot(
@@ -210,6 +211,7 @@ class Schedule:
             consumer,
             grace_s=settings.streamgauge_schedule_misfire_grace_s,
             coalesce=settings.streamgauge_schedule_coalesce,
+            keep=keep,
         )
         if claim is None and not await jobs.is_open(lock, job.name):
             self._due.discard(job.name)

@@ -29,6 +29,7 @@ from aggregator.settings import AggregatorSettings
 from aggregator.settled import until_settled
 from aggregator.shard import BLOCK_MS, OPERATIONAL, Shard
 from aggregator.shards import shard_count
+from aggregator.tallies import keep
 from aggregator.trim import Trimmer
 from aggregator.upkeep import audit_job, upkeep_job
 from contract.crash import CrashPoint
@@ -258,7 +259,15 @@ class Aggregator:
         settled = partial(until_settled, link, self._shard_count)
         lane = await lanes.main()
         await run_schedule(
-            planned, settings, self.consumer, lane.ahead_s, settled, self._crash, self._stopping, self._hosts
+            planned,
+            settings,
+            self.consumer,
+            lane.ahead_s,
+            settled,
+            partial(keep, link),
+            self._crash,
+            self._stopping,
+            self._hosts,
         )
 
     async def _is_drained(self, link: Link) -> bool:

@@ -22,7 +22,7 @@ from aggregator.reader import HELD_BYTES, READ_ENTRIES, Reader, divided
 from aggregator.settings import AggregatorSettings
 from contract.crash import CrashPoint
 from contract.errors import error_text
-from database.connect import AWAY, acquire
+from database.connect import AWAY, acquire, transaction
 from database.queries import load
 
 log = logging.getLogger(__name__)
@@ -259,8 +259,9 @@ class Shard:
             return
         if fresh := len(set(lost) - self._tallied):
             lane = await self._lanes.main()
-            async with acquire(lane.pool) as connection:
+            async with acquire(lane.pool) as connection, transaction(connection):
                 await connection.execute(load("tally"), "payload_gone", fresh)
+                await self.reader.keep_tallies(connection)
             log.error("payload_lost", extra={"shard": self.reader.shard, "entries": fresh})
         self._tallied |= set(lost)
         if await self._ack(lost, database):

@@ -50,5 +50,8 @@ def shard_of(producer_id: bytes, shards: int) -> int:
 AGGREGATORS_KEY: Final = "sg:aggregators"
 """Sorted set of consumer -> Redis time (ms) of its last heartbeat: how many share the shards."""
 
+TALLIES_KEY: Final = "sg:tallies"
+"""Hash of counts that are in no stream (text): never less than PostgreSQL ever had."""
+
 CACHE_TTL_KEY: Final = "sg:cache_ttl"
 """Hash of key class -> seconds (text): lifetimes that replace the caches' own, which hold where none is set."""

@@ -5,14 +5,14 @@ Promise: a run is begun by one aggregator and ended by the one that holds it; th
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from database.connect import Connection, Pool, acquire, is_lost
+from database.connect import Connection, Pool, acquire, is_lost, transaction
 from database.queries import load
 
 MAX_CRASHES: Final = 3
@@ -39,6 +39,10 @@ class Planned(NamedTuple):
     title: str
     every_s: float
     judges_data: bool
+
+
+Keep = Callable[[Connection], Awaitable[None]]
+"""Called in a transaction that ends a run, before its COMMIT."""
 
 
 class NoSuchJob(LookupError):
@@ -84,24 +88,29 @@ async def open_runs(pool: Pool, jobs: Sequence[str], stale_s: float) -> dict[str
     return {row["job"]: row["crashed"] for row in rows}
 
 
-async def take(connection: Connection, job: str, consumer: str, stale_s: float) -> Claim | None:
+async def take(connection: Connection, job: str, consumer: str, stale_s: float, keep: Keep) -> Claim | None:
     """Begin the oldest run that was asked for, handed back or left by a crash; on the connection with the lock."""
-    row = await connection.fetchrow(load("take_run"), job, consumer, stale_s, MAX_CRASHES)
-    return _claim(job, row)
+    return await _begin(connection, job, keep, load("take_run"), job, consumer, stale_s, MAX_CRASHES)
 
 
 async def claim_slot(
-    connection: Connection, job: str, every_s: float, consumer: str, *, grace_s: float, coalesce: bool
+    connection: Connection, job: str, every_s: float, consumer: str, *, grace_s: float, coalesce: bool, keep: Keep
 ) -> Claim | None:
     """Begin the newest slot unless it has an owner; one that is later than the grace is written down as skipped."""
     early_s = min(EARLY_S, every_s / 10)
-    row = await connection.fetchrow(load("claim_slot"), job, every_s, consumer, grace_s, coalesce, early_s)
-    return _claim(job, row)
+    given = (job, every_s, consumer, grace_s, coalesce, early_s)
+    return await _begin(connection, job, keep, load("claim_slot"), *given)
 
 
-def _claim(job: str, row: Any) -> Claim | None:
-    if row is None or row["outcome"] is not None:
-        return None
+async def _begin(connection: Connection, job: str, keep: Keep, sql: str, *given: Any) -> Claim | None:
+    """Run a statement that begins a run, or ends one that is not to begin."""
+    async with transaction(connection):
+        row = await connection.fetchrow(sql, *given)
+        if row is None:
+            return None
+        if row["outcome"] is not None:
+            await keep(connection)
+            return None
     return Claim(job, row["scheduled_for"], row["attempt"])
 
 
@@ -117,14 +126,18 @@ async def beat(connection: Connection, claim: Claim, consumer: str) -> bool:
     )
 
 
-async def finish(pool: Pool, claim: Claim, consumer: str, outcome: str, detail: str, facts: Mapping[str, Any]) -> bool:
+async def finish(
+    pool: Pool, claim: Claim, consumer: str, outcome: str, detail: str, facts: Mapping[str, Any], keep: Keep
+) -> bool:
     """Write down how a run ended; False when it is no longer ours."""
     text = detail.replace("\0", "")[:LONGEST_DETAIL] or None
     known = msgspec.json.encode(dict(facts)).decode().replace("\\u0000", "")
-    async with acquire(pool) as connection:
+    async with acquire(pool) as connection, transaction(connection):
         ended = await connection.fetchval(
             load("finish_run"), claim.job, claim.scheduled_for, consumer, claim.attempt, outcome, text, known
         )
+        if ended:
+            await keep(connection)
     return bool(ended)
 
 

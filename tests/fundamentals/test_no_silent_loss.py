@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from contract.batch import read_envelope
+from contract.streams import TALLIES_KEY
 from tests.batches import make_batch
 from tests.consuming import consumer
 from tests.fundamentals.test_commit_then_ack import until
@@ -101,4 +102,5 @@ async def test_what_is_gone_is_counted_once_though_counting_failed_first(dsn: st
         shard.stop.set()
         await running
         assert await c.one(gone) == 1
+        assert await c.link.hgetall(TALLIES_KEY) == {b"payload_gone": b"1"}
         assert await c.pending() == 0

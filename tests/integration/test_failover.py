@@ -9,8 +9,10 @@ import pytest
 
 from aggregator import failover
 from aggregator.decode import Entry
-from contract.streams import DATABASE_KEY, OWNER_KEY
+from aggregator.tallies import keep
+from contract.streams import DATABASE_KEY, OWNER_KEY, TALLIES_KEY
 from database.admission import register_producers
+from database.connect import acquire
 from database.hosts import OldTimeline
 from database.ledger import Accounting, SetAside, is_stale, quarantine_batch
 from tests.batches import make_batch
@@ -18,6 +20,7 @@ from tests.consuming import Consumer, consumer
 from tests.faults.test_poison import CRASHING, DEADLY
 from tests.fundamentals.test_commit_then_ack import until
 from tests.fundamentals.test_one_effect import NOW_S
+from tests.integration.test_schedule import tallies
 
 OPEN = "SELECT count(*) FROM fences WHERE lowered_at IS NULL"
 
@@ -48,6 +51,35 @@ async def test_a_fence_that_was_left_is_lowered_when_the_restoring_is_done(dsn: 
         assert await c.one(OPEN) == 0
         assert await c.one("SELECT sum(n) FROM totals") == 1
         assert (await c.link.get(DATABASE_KEY)) not in (None, b"123/1")
+
+
+async def test_counts_that_are_in_no_stream_are_restored(dsn: str, redis_url: str) -> None:
+    """Larger ones hold, on both sides; without a change of database nothing is touched."""
+    async with consumer(dsn, redis_url) as c:
+        pool = await c.pool()
+        await pool.execute("INSERT INTO job_tallies VALUES ('audit', 'done', 7), ('upkeep', 'done', 2)")
+        async with acquire(pool) as connection:
+            await keep(c.link, connection)
+        known = {"job/audit/done": 7, "job/upkeep/done": 2}
+        assert await tallies(pool) == known
+        await c.link.hset(TALLIES_KEY, mapping={"job/audit/done": 5, "job/upkeep/done": 10, "job/audit/failed": 1})
+        await c.link.hset(TALLIES_KEY, "payload_gone", 3)
+        await check(c, c.committer)
+        assert await tallies(pool) == known
+        await c.link.set(DATABASE_KEY, b"123/1")
+        await check(c, c.committer)
+        restored = {"job/audit/done": 7, "job/upkeep/done": 10, "job/audit/failed": 1, "payload_gone": 3}
+        assert await tallies(pool) == restored
+        async with acquire(pool) as connection:
+            await keep(c.link, connection)
+        assert {name.decode(): int(n) for name, n in (await c.link.hgetall(TALLIES_KEY)).items()} == restored
+
+
+async def test_a_count_goes_on_while_redis_is_away(dsn: str, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with consumer(dsn, redis_url) as c, consumer(dsn, "redis://127.0.0.1:1") as without:
+        async with acquire(await c.pool()) as connection:
+            await keep(without.link, connection)
+        assert "tallies_not_kept" in caplog.text
 
 
 async def test_a_database_is_restored_though_redis_is_out_of_memory(dsn: str, redis_url: str) -> None:

@@ -11,6 +11,7 @@ from database.jobs import Planned
 from database.queries import load
 from database.settings import PostgresSettings, read_settings
 from streamgauge import first_runs
+from tests.integration.test_schedule import keep_nowhere
 
 DAY_S = 86_400.0
 MINE = Planned("mine", "a job of a test", DAY_S, judges_data=False)
@@ -36,9 +37,9 @@ async def run_what_is_asked_for(pool: Pool) -> None:
             await asyncio.sleep(0.02)
     async with jobs.locked(pool, "mine") as connection:
         assert connection is not None
-        claim = await jobs.take(connection, "mine", "one", 60.0)
+        claim = await jobs.take(connection, "mine", "one", 60.0, keep_nowhere)
     assert claim is not None
-    await jobs.finish(pool, claim, "one", "insufficient_data", "too young", {})
+    await jobs.finish(pool, claim, "one", "insufficient_data", "too young", {}, keep_nowhere)
 
 
 async def said_by(dsn: str, check: "list[str] | None" = None) -> list[str]:

@@ -9,6 +9,7 @@ from database.connect import Pool, acquire, open_pool
 from database.jobs import Planned
 from database.settings import PostgresSettings
 from tests.exporting import exporter, scrape
+from tests.integration.test_schedule import keep_nowhere
 
 TOKEN = {"Authorization": "Bearer s3cret"}
 ALIVE = "INSERT INTO aggregators (consumer, facts) VALUES ('one', '{}')"
@@ -20,9 +21,9 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
     opened = await open_pool(PostgresSettings.model_validate({"postgres_dsn": dsn}))
     await jobs.register(opened, [Planned("upkeep", "keeps up", 60, False), Planned("audit", "proves", 3600, True)])
     async with acquire(opened) as connection:
-        claim = await jobs.claim_slot(connection, "upkeep", 60, "one", grace_s=60, coalesce=True)
+        claim = await jobs.claim_slot(connection, "upkeep", 60, "one", grace_s=60, coalesce=True, keep=keep_nowhere)
     assert claim is not None
-    assert await jobs.finish(opened, claim, "one", "done", "all of it", {"rows": 3})
+    assert await jobs.finish(opened, claim, "one", "done", "all of it", {"rows": 3}, keep_nowhere)
     yield opened
     await opened.close()
 

@@ -7,8 +7,9 @@ import redis.asyncio
 from redis.exceptions import OutOfMemoryError
 
 from aggregator.leases import Leases
+from aggregator.lua import RAISE_FIELDS
 from aggregator.shards import shard_count
-from contract.streams import COMMIT_KEY, FIELD, stream_key
+from contract.streams import COMMIT_KEY, FIELD, TALLIES_KEY, stream_key
 from streamgauge.embedded import RedisServer
 from tests.consuming import consumer
 from tests.fundamentals.test_one_effect import batches
@@ -50,5 +51,8 @@ async def test_leases_are_taken_and_commits_acknowledged_without_memory(
         for newest in (7, 5):
             assert await c.reader.note_commit(newest, "1/1")
         assert await full.get(COMMIT_KEY) == b"7"
+        for n in (7, 5):
+            await full.eval(RAISE_FIELDS, 1, TALLIES_KEY, "a", str(n), "b", "1")
+        assert await full.hgetall(TALLIES_KEY) == {b"a": b"7", b"b": b"1"}
         await c.ack(entries)
         assert len(entries) == 3 and await c.pending() == 0

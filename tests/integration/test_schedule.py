@@ -16,8 +16,8 @@ from aggregator.schedule import run_schedule
 from aggregator.settings import AggregatorSettings
 from contract.crash import CrashPoint
 from database import jobs
-from database.connect import Pool, acquire, open_pool
-from database.jobs import Claim
+from database.connect import Connection, Pool, acquire, open_pool
+from database.jobs import Claim, Keep
 from database.queries import load
 from database.settings import read_settings
 from optimizers.job import Job, Outcome, Result, Run
@@ -52,19 +52,29 @@ async def settled(_: float) -> None:
     """Everything is committed."""
 
 
+async def keep_nowhere(_: Connection) -> None:
+    """Leave the tallies to PostgreSQL."""
+
+
+async def tallies(of: Pool | Connection) -> dict[str, int]:
+    """Return the counts that are in no stream."""
+    return {row["name"]: row["n"] for row in await of.fetch(load("tallies_kept"))}
+
+
 @asynccontextmanager
 async def scheduled(
     dsn: str,
     *planned: Job,
     consumer: str = "one",
     until_settled: Callable[[float], Awaitable[str | None]] = settled,
+    keep: Keep = keep_nowhere,
     **given: str,
 ) -> AsyncGenerator[asyncio.Task[None], None]:
     """Run a schedule; it is stopped at the end and its death is the test's."""
     settings = read_settings(AggregatorSettings, {"POSTGRES_DSN": dsn} | SOON | given)
     stopping = asyncio.Event()
     task = asyncio.create_task(
-        run_schedule(planned, settings, consumer, lambda: 0.0, until_settled, CrashPoint(""), stopping)
+        run_schedule(planned, settings, consumer, lambda: 0.0, until_settled, keep, CrashPoint(""), stopping)
     )
     try:
         yield task
@@ -109,7 +119,9 @@ async def ask_now(pool: Pool) -> None:
 async def leave_by_crash(pool: Pool, name: str = "job", consumer: str = "dead") -> Claim:
     """Claim the slot of a day as an aggregator that died a minute ago."""
     async with acquire(pool) as connection:
-        claim = await jobs.claim_slot(connection, name, DAY_S, consumer, grace_s=DAY_S, coalesce=True)
+        claim = await jobs.claim_slot(
+            connection, name, DAY_S, consumer, grace_s=DAY_S, coalesce=True, keep=keep_nowhere
+        )
         await let_go_stale(pool)
     assert claim is not None
     return claim
@@ -172,7 +184,7 @@ async def test_the_third_crash_is_the_last(dsn: str, pool: Pool) -> None:
     await leave_by_crash(pool)
     async with acquire(pool) as connection:
         for attempt in (2, 3):
-            claim = await jobs.take(connection, "job", "dead", 0.5)
+            claim = await jobs.take(connection, "job", "dead", 0.5, keep_nowhere)
             assert claim is not None
             assert claim.attempt == attempt
             await let_go_stale(pool)
@@ -290,9 +302,9 @@ async def test_a_stalled_holder_of_the_lock_is_evicted(dsn: str, pool: Pool) -> 
 async def test_what_a_stalled_aggregator_says_of_a_run_taken_over_is_not_written(pool: Pool) -> None:
     old = await leave_by_crash(pool, consumer="stalled")
     async with acquire(pool) as connection:
-        assert await jobs.take(connection, "job", "heir", 0.5) is not None
+        assert await jobs.take(connection, "job", "heir", 0.5, keep_nowhere) is not None
         assert not await jobs.beat(connection, old, "stalled")
-    assert not await jobs.finish(pool, old, "stalled", "done", "", {})
+    assert not await jobs.finish(pool, old, "stalled", "done", "", {}, keep_nowhere)
     assert await pool.fetchval("SELECT outcome FROM runs") is None
 
 
@@ -400,19 +412,46 @@ async def test_missed_slots_are_one_run_or_one_each(pool: Pool, coalesce: bool, 
     )
     slots: list[datetime] = []
     async with acquire(pool) as connection:
-        while claim := await jobs.claim_slot(connection, "job", 3600, "one", grace_s=DAY_S, coalesce=coalesce):
+        given: dict[str, Any] = {"grace_s": DAY_S, "coalesce": coalesce, "keep": keep_nowhere}
+        while claim := await jobs.claim_slot(connection, "job", 3600, "one", **given):
             slots.append(claim.scheduled_for)
-            assert await jobs.finish(pool, claim, "one", "done", "", {})
+            assert await jobs.finish(pool, claim, "one", "done", "", {}, keep_nowhere)
     assert slots == [newest - timedelta(hours=hours) for hours in reversed(range(runs))]
 
 
 async def test_a_slot_later_than_the_grace_is_skipped_and_seen(pool: Pool) -> None:
+    given: dict[str, Any] = {"grace_s": 0.001, "coalesce": True, "keep": keep_nowhere}
     async with acquire(pool) as connection:
-        assert await jobs.claim_slot(connection, "job", DAY_S * 7, "one", grace_s=0.001, coalesce=True) is None
+        assert await jobs.claim_slot(connection, "job", DAY_S * 7, "one", **given) is None
     (row,) = await jobs.history(pool)
     assert row["outcome"] == "skipped"
     assert row["detail"].endswith(" s late")
     assert row["consumer"] is None
+
+
+async def test_tallies_are_kept_before_a_run_has_ended(dsn: str, pool: Pool) -> None:
+    """Whether it was done, was skipped or crashed too often: nobody can have seen a count that is kept nowhere else."""
+    kept: list[dict[str, int]] = []
+    seen: list[dict[str, int]] = []
+
+    async def keep(connection: Connection) -> None:
+        kept.append(await tallies(connection))
+        seen.append(await tallies(pool))
+
+    async with scheduled(dsn, job(fine), keep=keep):
+        await ended(pool)
+    async with acquire(pool) as connection:
+        given: dict[str, Any] = {"grace_s": 0.001, "coalesce": True, "keep": keep}
+        assert await jobs.claim_slot(connection, "late", DAY_S * 7, "one", **given) is None
+        await leave_by_crash(pool, "crashing")
+        await pool.execute("UPDATE runs SET crashes = 2 WHERE job = 'crashing'")
+        assert await jobs.take(connection, "crashing", "one", 0.5, keep) is None
+    assert kept == [
+        {"job/job/done": 1},
+        {"job/job/done": 1, "job/late/skipped": 1},
+        {"job/job/done": 1, "job/late/skipped": 1, "job/crashing/failed": 1},
+    ]
+    assert seen == [{}, *kept[:2]]
 
 
 async def test_counts_outlive_the_history(dsn: str, pool: Pool) -> None:

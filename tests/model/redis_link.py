@@ -91,6 +91,10 @@ class Link:
         """Read a key."""
         return await self._ask("get", key)
 
+    async def hgetall(self, key: str) -> dict[bytes, bytes]:
+        """Read a hash."""
+        return await self._ask("hgetall", key)
+
     async def set(self, key: str, value: Any, *, nx: bool = False, px: int | None = None) -> Any:
         """Write a key; none lives long enough to expire."""
         return await self._ask("set", key, value, nx)

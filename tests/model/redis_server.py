@@ -11,7 +11,7 @@ from typing import Any, Final
 from redis.exceptions import ConnectionError as Closed
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from aggregator.lua import CLAIM, HOLD_BACK, PUT, RAISE, TRIM, WEIGH
+from aggregator.lua import CLAIM, HOLD_BACK, PUT, RAISE, RAISE_FIELDS, TRIM, WEIGH
 from contract.streams import FIELD
 from tests.model.tasks import CLOCK
 
@@ -267,6 +267,8 @@ class Server:
             return self._raise(key, *arguments)
         if script is CLAIM:
             return self._claim(key, *arguments)
+        if script is RAISE_FIELDS:
+            return self._raise_fields(key, *arguments)
         if script in (PUT, HOLD_BACK):
             self._put(key, arguments[0].encode())
             return 1
@@ -281,6 +283,18 @@ class Server:
         if int(number) > int(self.keys.get(key, 0)):
             self._put(key, number.encode())
         return 1
+
+    def _raise_fields(self, key: str, *fields: str) -> int:
+        known = self._hgetall(key)
+        for field, number in zip(fields[::2], fields[1::2], strict=True):
+            if int(number) > int(known.get(field.encode(), -1)):
+                self._put(f"{key} {field}", number.encode())
+        return 1
+
+    def _hgetall(self, key: str) -> dict[bytes, bytes]:
+        """A field of a hash is a key here."""
+        start = f"{key} "
+        return {name.removeprefix(start).encode(): n for name, n in self.keys.items() if name.startswith(start)}
 
     def _claim(self, key: str, system: str, timeline: str) -> bytes:
         owner = self.keys.get(key, b"/").decode().split("/")

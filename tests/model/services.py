@@ -16,6 +16,7 @@ import aggregator.identities
 import aggregator.lanes
 import aggregator.service
 import aggregator.shard
+import aggregator.tallies
 import aggregator.trim
 import producers.drainer
 import producers.sender
@@ -90,6 +91,7 @@ def simulated() -> Generator[None]:
         (aggregator.committer, "decode_all", pure.decode_all),
         (aggregator.committer, "fold", pure.fold),
         (Trial, "find_crashing", _none_crashes),
+        (aggregator.tallies, "asyncio", ASYNCIO),
         (aggregator.trim, "asyncio", ASYNCIO),
         (producers.sender, "time", CLOCK),
         (producers.drainer, "time", CLOCK),

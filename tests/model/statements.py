@@ -125,6 +125,17 @@ def _tally(store: Store, tx: Transaction, name: str, more: int) -> Statement:
     return []
 
 
+def _tallies_kept(store: Store, tx: Transaction) -> list[Any]:
+    return [{"name": name, "n": store.get(tx, "tallies", name)} for name in store.scan(tx, "tallies")]
+
+
+def _tallies_restore(store: Store, tx: Transaction, names: list[str], numbers: list[int]) -> Statement:
+    for name, n in zip(names, numbers, strict=True):
+        yield from store.lock(tx, "tallies", name)
+        store_row(tx, "tallies", name, max(store.get(tx, "tallies", name) or 0, n))
+    return []
+
+
 def _admission_lock(store: Store, tx: Transaction) -> Statement:
     yield from store.lock(tx, "advisory", 2)
     return []
@@ -176,6 +187,7 @@ WAITING: Final[dict[str, Callable[..., Statement]]] = {
     load("quarantine_entry"): quarantine_entry,
     load("park"): park,
     load("tally"): _tally,
+    load("tallies_restore"): _tallies_restore,
     load("admission_lock"): _admission_lock,
 }
 """Statements that may wait for somebody. The text names the statement, as it does for PostgreSQL."""
@@ -197,5 +209,6 @@ DIRECT: Final[dict[str, Callable[..., list[Any]]]] = {
     load("fence_is_up"): _fence_is_up,
     load("standby_lsn"): _standby_lsn,
     load("clock"): _clock,
+    load("tallies_kept"): _tallies_kept,
 }
 """Statements that answer at once."""

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 from redis.asyncio import Redis
 
-from aggregator.lua import CLAIM, PUT, RAISE, TRIM, WEIGH
-from contract.streams import COMMIT_KEY, FIELD, GROUP, OWNER_KEY, stream_key
+from aggregator.lua import CLAIM, PUT, RAISE, RAISE_FIELDS, TRIM, WEIGH
+from contract.streams import COMMIT_KEY, FIELD, GROUP, OWNER_KEY, TALLIES_KEY, stream_key
 from tests.model.redis_link import Link
 from tests.model.redis_server import Server, text
 from tests.model.tasks import CLOCK
@@ -66,9 +66,15 @@ def _command(draw: Random, server: Server) -> tuple[str, tuple[Any, ...], dict[s
             ("eval", (RAISE, 2, COMMIT_KEY, OWNER_KEY, str(draw.randint(0, 9)), f"{draw.randint(1, 2)}/1"), {}),
             ("eval", (CLAIM, 1, OWNER_KEY, str(draw.randint(1, 2)), str(draw.randint(1, 2))), {}),
             ("eval", (PUT, 1, COMMIT_KEY, str(draw.randint(0, 9))), {}),
+            ("eval", (RAISE_FIELDS, 1, TALLIES_KEY, *_numbers(draw)), {}),
+            ("hgetall", (TALLIES_KEY,), {}),
             ("get", (draw.choice((COMMIT_KEY, OWNER_KEY)),), {}),
         )
     )
+
+
+def _numbers(draw: Random) -> list[str]:
+    return [text for name in draw.sample(("a", "b", "c"), 2) for text in (name, str(draw.randint(0, 20)))]
 
 
 def _judged(name: str, arguments: tuple[Any, ...], reply: Any) -> Any:
