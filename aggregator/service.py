@@ -50,7 +50,7 @@ FAILOVER_CHECK_S: Final = 5.0
 
 WAIT_S: Final = 1.0
 """Between two looks at a server that was away at the start."""
-GIVE_BACK_S: Final = 60.0
+GIVE_BACK_S: Final = 10.0
 
 T = TypeVar("T")
 

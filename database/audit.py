@@ -24,6 +24,8 @@ from database.retained import Retained, retained
 
 LIMITS: Final = "SET statement_timeout = '600s'; SET idle_in_transaction_session_timeout = '600s'"
 CALL_TIMEOUT_S: Final = 610.0
+HELD: Final = 10_000
+"""Entries, of 1 kB or so, that are read before the ledger is asked which of them it knows."""
 
 
 class Report(msgspec.Struct):
@@ -44,9 +46,7 @@ class Report(msgspec.Struct):
 
 async def audit(pool: Pool, link: Any, run_id: str | None = None) -> Report:
     """Audit one schema: that of real traffic, or (with a pool on it) that of a load-test run."""
-    # Entries of other runs have their ledger elsewhere; what cannot be read belongs to real traffic.
-    read = retained(link, unread=await _crashing(pool))
-    entries = [_light(e) async for e in read if (e.body.run_id if e.body else None) == run_id]
+    entries = await _entries(pool, link, run_id)
     async with snapshot(pool) as connection:
         ledger = await Ledger.read(connection)
         findings = [*await judge_entries(connection, ledger, entries), *ledger.faults()]
@@ -58,6 +58,23 @@ async def audit(pool: Pool, link: Any, run_id: str | None = None) -> Report:
     return _report(ledger, terms, findings)
 
 
+async def _entries(pool: Pool, link: Any, run_id: str | None) -> list[Retained]:
+    """Return what the streams hold, but for what was accounted for meanwhile: all of it may not fit into memory."""
+    found: list[Retained] = []
+    most = 0
+    async for entry in retained(link, unread=await _crashing(pool)):
+        # Entries of other runs have their ledger elsewhere; what cannot be read belongs to real traffic.
+        if (entry.body.run_id if entry.body else None) != run_id:
+            continue
+        found.append(_light(entry))
+        if len(found) > most:
+            async with acquire(pool) as connection:
+                ledger = await Ledger.read(connection)
+            found = [e for e in found if e.fault is not None or not ledger.has(e)]
+            most = len(found) + HELD
+    return found
+
+
 async def _crashing(pool: Pool) -> frozenset[tuple[int, str]]:
     async with acquire(pool) as connection:
         rows = await connection.fetch(load("crashing_entries"), Quarantined.CRASHED)
@@ -65,7 +82,7 @@ async def _crashing(pool: Pool) -> frozenset[tuple[int, str]]:
 
 
 def _light(entry: Retained) -> Retained:
-    """Keep a readable entry without its bytes: a stream may hold more than fits into memory."""
+    """Keep a readable entry without its bytes."""
     if entry.fault is None:
         entry.data = b""
         if entry.body is not None:

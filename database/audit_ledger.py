@@ -107,6 +107,11 @@ class Ledger(NamedTuple):
             return True
         return (producer_id, seq) in self.parked
 
+    def has(self, entry: Retained) -> bool:
+        """Whether it accounts for a stream entry."""
+        e = entry.envelope
+        return e is not None and self.accounts_for(e.producer_id, e.seq)
+
     def applied(self, producer_id: bytes, seq: int) -> bool:
         """Whether a seq is applied."""
         row = self.rows.get(producer_id)
@@ -172,13 +177,12 @@ async def judge_entries(connection: Connection, ledger: Ledger, entries: Iterabl
     findings: list[Finding] = []
     for entry in entries:
         e = entry.envelope
-        known = e is not None and ledger.accounts_for(e.producer_id, e.seq)
         who = f"{entry.where}" + (f" (producer {e.producer_id.hex()} seq {e.seq})" if e else "")
         if entry.fault is not None:
             # With the checksum intact the seq may be in `quarantined`; else only the bytes kept tell.
             if (entry.shard, entry.stream_id, entry.data.hex()) not in aside and not _quarantined(ledger, entry):
                 findings.append(Finding("stream", who, "a batch, or a quarantined entry", entry.fault))
-        elif entry.settled and not known and (entry.shard, entry.stream_id) not in ids:
+        elif entry.settled and not ledger.has(entry) and (entry.shard, entry.stream_id) not in ids:
             findings.append(Finding("stream", who, "accounted for: it was acknowledged", "not in the ledger"))
     return findings
 

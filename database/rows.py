@@ -18,7 +18,7 @@ from database.queries import load
 from database.sketches import Bytes, Entries, Floats, Ints, count_entries, decode_rows, encode_rows
 
 MAX_CHUNK_ROWS: Final = 250_000
-MAX_CHUNK_SKETCH_BYTES: Final = 8 << 20
+MAX_CHUNK_SKETCH_BYTES: Final = 2 << 20
 """Both bound memory: a sketch byte becomes about 40 bytes of columns and temporaries."""
 
 

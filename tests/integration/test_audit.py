@@ -7,7 +7,9 @@ import pytest
 
 from contract.batch import Envelope
 from contract.streams import FIELD, stream_key
-from database import retained, upkeep
+from database import audit, retained, upkeep
+from database.findings import Finding
+from database.retained import Retained
 from tests.rig import COUNTER, GAUGE, HISTOGRAM, PRODUCER, Rig, open_rig
 
 
@@ -42,6 +44,23 @@ async def test_what_waits_in_the_stream_is_in_flight(rig: Rig) -> None:
     await rig.store.commit(lost)
     report = await rig.audit()
     assert (report.findings, report.committed, report.in_flight) == ([], 28, 14)
+
+
+async def test_what_is_accounted_for_is_not_held(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream may hold more than fits into memory: the ledger is asked again and again."""
+    held: list[Retained] = []
+
+    async def judge(_: object, ledger: object, entries: list[Retained]) -> list[Finding]:
+        held.extend(entries)
+        return []
+
+    monkeypatch.setattr(audit, "HELD", 2)
+    monkeypatch.setattr(audit, "judge_entries", judge)
+    for _ in range(3):
+        await rig.emit(rig.seal())
+    report = await rig.audit()
+    assert (report.findings, report.in_flight) == ([], 21)
+    assert [entry.stream_id.encode() for entry in held] == [rig.ids[seq] for seq in (4, 5, 6)]
 
 
 async def test_a_closed_gap_is_lost(rig: Rig) -> None:
