@@ -52,6 +52,8 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+        if kind is None and self.served is not None:
+            self.served.check()
 
     @property
     def links(self) -> dict[str, Link]:

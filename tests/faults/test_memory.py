@@ -17,8 +17,9 @@ from contract.batch import MAX_BODY_BYTES, Body, Directory, encode_directory, se
 from contract.metric import DEFAULT_BUCKETS, Kind, MetricDef
 from contract.streams import FIELD, SHARD_COUNT_KEY, stream_key
 from streamgauge.processes import wait_until
-from tests.loading import COMMITTED, DEADLINE_S, FAST, fetch
+from tests.loading import COMMITTED, DEADLINE_S, FAST, assert_audit, fetch
 from tests.pipeline import Pipeline
+from tests.served import Served
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -49,12 +50,16 @@ def test_giants_that_do_not_fit_together_are_committed(tmp_path: Path, dsn: str,
         for seq in range(1, BATCHES + 1):
             link.xadd(stream_key(0), {FIELD: giant(producer, seq)})
     with Pipeline(tmp_path, dsn, redis_url, **FAST) as pipeline:
+        pipeline.exporter()
         command = ("prlimit", f"--as={LIMIT_BYTES}", sys.executable, "-m", "streamgauge", "aggregate")
         process = pipeline.start("aggregator", *command, env=ONE_THREAD)
 
         def is_done() -> bool:
             return process.poll() is not None or fetch(dsn, COMMITTED) == BATCHES * SAMPLES
 
-        assert wait_until(is_done, DEADLINE_S)
+        with Served(pipeline.port) as served:
+            assert wait_until(is_done, DEADLINE_S)
+        served.check(5)
         assert process.poll() is None, pipeline.log("aggregator").read_text()[-2000:]
+        assert_audit(pipeline)
         assert fetch(dsn, "SELECT count(*) FROM quarantine") == 0

@@ -9,6 +9,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -25,6 +26,8 @@ from streamgauge.processes import wait_until
 from tests.batches import make_batch
 from tests.consuming import SHARD, Consumer, consumer
 from tests.exporting import exporter, scrape, watched
+from tests.faults.bench import Bench
+from tests.faults.oracle import total
 from tests.faults.test_zombies import ended
 from tests.fundamentals.test_one_effect import NOW_S, batches
 from tests.loading import COMMITTED, DEADLINE_S, FAST, Load, assert_exact, fetch
@@ -264,6 +267,55 @@ async def test_two_contents_that_are_parked_under_one_seq_are_both_kept(dsn: str
         await c.consume()
         assert await c.rows("SELECT payload FROM parked") == [{"payload": one}]
         assert await c.rows("SELECT reason, payload FROM quarantine") == [{"reason": "conflict", "payload": other}]
+
+
+NEWER = f"""
+import contract.batch
+contract.batch.VERSION = {VERSION + 1}
+read = contract.batch.read_envelope
+def read_both(data):
+    envelope = read(data)
+    return envelope._replace(version={VERSION + 1}) if envelope.version == {VERSION} else envelope
+contract.batch.read_envelope = read_both
+"""
+"""The program to come: it seals under the next version, and knows both."""
+PARKED = "streamgauge_parked_entries"
+
+
+def roll(bench: Bench, names: list[str], **env: str) -> None:
+    """Replace one aggregator after the other by one of another version, as a rolling upgrade does."""
+    for at, name in enumerate(names):
+        assert bench.pipeline.stop(name) == 0
+        names[at] = bench.aggregator(**env)
+
+
+def test_programs_of_two_versions_are_at_work_at_once_forwards_and_back(
+    tmp_path: Path, dsn: str, redis_url: str
+) -> None:
+    """A producer is upgraded too early, aggregators one by one, then both back, and forwards again."""
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "sitecustomize.py").write_text(NEWER)
+    newer: Any = {"PYTHONPATH": str(tmp_path / "newer")}
+    with Bench(tmp_path, dsn, redis_url, STREAMGAUGE_UPKEEP_INTERVAL_S="1") as bench:
+        names = [bench.aggregator(), bench.aggregator()]
+        bench.exporter()
+
+        def emit() -> None:
+            bench.emitters.start(6000, rate=1000)
+            bench.emitters.start(6000, rate=1000, **newer)
+
+        emit()
+        bench.told(PARKED, 1, reason="unknown_version")
+        roll(bench, names, **newer)
+        bench.until(lambda: not bench.sample(PARKED), "what was parked is folded")
+        emit()
+        roll(bench, names)
+        emit()
+        bench.told(PARKED, 1, reason="unknown_version")
+        roll(bench, names, **newer)
+        bench.until(lambda: not bench.sample(PARKED), "what was parked is folded, again")
+        books = bench.check(10)
+        assert total(books, "lost") == total(books, "quarantined") == 0
 
 
 GROWING = ("producers", "totals", "commits", "parts")
