@@ -114,6 +114,14 @@ MUTATIONS: Final = (
         "tests/fundamentals/test_totals_never_go_back.py::test_nothing_is_served_behind_a_fence",
     ),
     Mutation(
+        "I4",
+        "counts that are in no stream are not restored",
+        "aggregator/failover.py",
+        "    await restore(link, pool)\n",
+        "",
+        "tests/faults/test_postgres_failover.py::test_a_lost_tail_of_commits_is_folded_again",
+    ),
+    Mutation(
         "I5",
         "emitting checks its value",
         "producers/metrics.py",
