@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -81,7 +82,7 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 
 def test_prometheus_sees_no_counter_fall_over_restarts(tmp_path: Path, dsn: str, redis_url: str) -> None:
-    """30 s of scrapes, exporter and aggregator restarted: `up` comes back, no reset, no negative rate."""
+    """30 s of scrapes, exporter killed, aggregator restarted: `up` tells and comes back; no reset, no negative rate."""
     with Pipeline(tmp_path, dsn, redis_url) as pipeline:
         pipeline.aggregator()
         pipeline.exporter()
@@ -89,7 +90,7 @@ def test_prometheus_sees_no_counter_fall_over_restarts(tmp_path: Path, dsn: str,
         server = start_prometheus(pipeline, tmp_path)
         began = time.monotonic()
         eventually(lambda: (server.value("shop_requests_total") or 0) > 0, "the counter is scraped")
-        for restart in (lambda: (pipeline.stop("exporter"), pipeline.exporter()), lambda: restart_aggregator(pipeline)):
+        for restart in (lambda: kill_exporter(pipeline, server), lambda: restart_aggregator(pipeline)):
             restart()
             before = server.value("shop_requests_total") or 0
             eventually(lambda: server.value('up{job="streamgauge"}') == 1, "up is 1 after a restart")
@@ -100,6 +101,12 @@ def test_prometheus_sees_no_counter_fall_over_restarts(tmp_path: Path, dsn: str,
         assert (server.value("min(rate(shop_requests_total[20s]))") or -1) > 0
         assert (server.value("min(min_over_time(rate(shop_latency_seconds_count[5s])[20s:1s]))") or 0) >= 0
         check_metrics(pipeline)
+
+
+def kill_exporter(pipeline: Pipeline, server: Prometheus) -> None:
+    pipeline.stop("exporter", signal.SIGKILL)
+    eventually(lambda: server.value('up{job="streamgauge"}') == 0, "that it is gone is told")
+    pipeline.exporter()
 
 
 def restart_aggregator(pipeline: Pipeline) -> None:
