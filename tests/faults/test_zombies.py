@@ -72,12 +72,27 @@ COMMIT_INTERVAL = "STREAMGAUGE_COMMIT_INTERVAL_S"
 
 
 def stop_before_begin(process: psutil.Process, dsn: str, redis_url: str) -> bool:
-    """SIGSTOP the process while it holds entries and no transaction of its is open."""
+    """SIGSTOP the process while it holds entries, none of them committed, and no transaction of its is open."""
     process.suspend()
-    if pending(redis_url) and ask(dsn, f"{IN_TRANSACTION} OR state = 'active' AND {OF_AGGREGATOR}") == 0:
+    is_idle = ask(dsn, f"{IN_TRANSACTION} OR state = 'active' AND {OF_AGGREGATOR}") == 0
+    held = pending(redis_url)
+    if is_idle and held and committed(held, dsn, redis_url) == 0:
         return True
     process.resume()
     return False
+
+
+def committed(held: set[tuple[int, bytes]], dsn: str, redis_url: str) -> int:
+    """Count entries that are in the ledger: committed, and perhaps not yet acknowledged."""
+    with redis.Redis.from_url(redis_url, protocol=2, socket_timeout=10) as link:
+        entries = [entry for shard, at in held for entry in cast("Any", link.xrange(stream_key(shard), at, at))]
+    batches = [read_envelope(fields[FIELD]) for _, fields in entries]
+    rows = ", ".join(f"('{batch.producer_id.hex()}'::uuid, {batch.seq}::bigint)" for batch in batches)
+    return ask(
+        dsn,
+        f"SELECT count(*) FROM (VALUES {rows}) AS held (producer_id, seq) JOIN producers p USING (producer_id) "
+        "WHERE p.applied @> held.seq",
+    )
 
 
 OF_AGGREGATOR = "application_name = 'streamgauge-aggregator' AND datname = current_database()"
