@@ -2,7 +2,7 @@
 
 A fold makes and frees arrays of some MB many times a second; by default glibc gives each back to the kernel, which
 then has to clear every page again (measured: a third of the fold's CPU). So that what a backlog needed does not stay
-for ever, all that is free is given back every ten seconds. Without glibc nothing is changed.
+for ever, all that is free is given back once a minute. Without glibc nothing is changed.
 """
 
 import ctypes
