@@ -24,8 +24,8 @@ DEADLINE_S = 60.0
 ATTEMPTS = "streamgauge_job_last_attempts"
 NAMES = {"upkeep", "audit", *(job.name for job in JOBS)}
 EVERY_S = {"upkeep": "1", "audit": "6"}
-"""The others do more; on a busy machine one interval of theirs should hold one run. An audit that was taken over must be
-the last one for some scrapes."""
+"""The others do more; on a busy machine one interval of theirs should hold one run. An audit that was taken over must
+be the last one for some scrapes."""
 FAST = {
     **{
         field.upper(): EVERY_S.get(field.removeprefix("streamgauge_").removesuffix("_interval_s"), "2")
