@@ -62,10 +62,8 @@ SERVICES: Final[tuple[SelfMetric, ...]] = (
     _gauge("streamgauge_job_next_run_timestamp_seconds", "When the next slot of a job comes.", "scheduled_job"),
     _gauge("streamgauge_job_last_duration_seconds", "How long the last run of a job took.", "scheduled_job"),
     _counter("streamgauge_job_runs_total", "Runs of a job that ended, by outcome.", "scheduled_job", "outcome"),
+    _counter("streamgauge_job_crashes_total", "Attempts at a run of a job whose process died.", "scheduled_job"),
     _gauge("streamgauge_job_overdue", "1 when a job has not ended well for three intervals.", "scheduled_job"),
-    _gauge(
-        "streamgauge_job_last_attempts", "Attempts that the last run of a job took; a crash costs one.", "scheduled_job"
-    ),
     _gauge("streamgauge_findings", "Open findings of DatabaseOptimizer.", "check", "severity"),
     _gauge("streamgauge_check_duration_seconds", "Time a check took in the last run, the slowest target.", "check"),
     _gauge(

@@ -42,7 +42,7 @@ class Planned(NamedTuple):
 
 
 Keep = Callable[[Connection], Awaitable[None]]
-"""Called in a transaction that ends a run, before its COMMIT."""
+"""Called in a transaction that counts an end or a crash of a run, before its COMMIT."""
 
 
 class NoSuchJob(LookupError):
@@ -108,9 +108,10 @@ async def _begin(connection: Connection, job: str, keep: Keep, sql: str, *given:
         row = await connection.fetchrow(sql, *given)
         if row is None:
             return None
-        if row["outcome"] is not None:
+        if row["outcome"] is not None or row["crashes"]:
             await keep(connection)
-            return None
+    if row["outcome"] is not None:
+        return None
     return Claim(job, row["scheduled_for"], row["attempt"])
 
 

@@ -14,10 +14,12 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from streamgauge.processes import wait_until
 from streamgauge.stack import get
 from tests.background import Background
 
 PAUSE_S: Final = 0.05
+DEADLINE_S: Final = 60.0
 SELF_EVERY_S: Final = 0.3
 """Of /metrics/self: it asks every server how it is."""
 
@@ -63,9 +65,13 @@ class Served(Background):
         wanted = labels.items()
         return any(one == name and wanted <= has and most >= least for (one, has), most in list(self._most.items()))
 
-    def saw_down(self, component: str) -> bool:
-        """Whether the monitor told that a component was down."""
-        return self.saw("streamgauge_component_status", component=component, status="down")
+    def told(self, name: str, least: float = 1, **labels: str) -> None:
+        """Wait until a scrape saw it: what tells of a fault may come a scrape after what the fault did."""
+        assert wait_until(lambda: self.saw(name, least, **labels), DEADLINE_S), f"{name} {labels} never told {least}"
+
+    def told_down(self, component: str) -> None:
+        """Wait until the monitor told that a component is down."""
+        self.told("streamgauge_component_status", component=component, status="down")
 
     def _run(self) -> None:
         while not self._stop.wait(PAUSE_S):

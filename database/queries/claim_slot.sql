@@ -23,4 +23,4 @@ SELECT $1, at, n.consumer, n.attempt, n.started_at, n.started_at, n.finished_at,
        ) AS n (consumer, attempt, started_at, finished_at, outcome, detail)
  WHERE NOT EXISTS (SELECT FROM runs WHERE job = $1 AND finished_at IS NULL AND attempt > 0)
 ON CONFLICT (job, scheduled_for) DO NOTHING
-RETURNING scheduled_for, attempt, outcome
+RETURNING scheduled_for, attempt, outcome, crashes

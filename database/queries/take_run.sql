@@ -19,4 +19,4 @@ UPDATE runs AS r SET
            AND (consumer IS NULL OR beat_at < clock_timestamp() - make_interval(secs => $3::float8))
          ORDER BY scheduled_for LIMIT 1 FOR UPDATE SKIP LOCKED) AS o
  WHERE r.job = o.job AND r.scheduled_for = o.scheduled_for
-RETURNING r.scheduled_for, r.attempt, r.outcome
+RETURNING r.scheduled_for, r.attempt, r.outcome, r.crashes

@@ -88,7 +88,7 @@ def fill_under_load(pipeline: Pipeline, server: Server, disk: Disk) -> None:
         disk.fill()
         server.psql(GROW).wait(DEADLINE_S)
         until(lambda: "No space left on device" in server.log.read_text(), "the server tells")
-        until(lambda: served.saw("streamgauge_stream_oldest_wait_seconds", 2), "what waits is told")
+        served.told("streamgauge_stream_oldest_wait_seconds", 2)
         disk.free()
         server.open_again()
         assert_exact(pipeline, load, server.dsn())

@@ -95,7 +95,7 @@ async def test_metrics_tell_of_the_schedule(dsn: str, redis_url: str, pool: Pool
         told_s = shown[f'streamgauge_job_next_run_timestamp_seconds{{scheduled_job="{row["job"]}"}}']
         # The slot may come between the two answers.
         assert told_s in (row["next_run"].timestamp(), row["next_run"].timestamp() - row["every_s"])
-    assert shown['streamgauge_job_last_attempts{scheduled_job="upkeep"}'] == 1
+    assert shown['streamgauge_job_crashes_total{scheduled_job="upkeep"}'] == 0
     assert 'streamgauge_job_last_duration_seconds{scheduled_job="audit"}' not in shown
     assert 'streamgauge_job_last_success_timestamp_seconds{scheduled_job="audit"}' not in shown
 
