@@ -430,7 +430,7 @@ async def test_a_slot_later_than_the_grace_is_skipped_and_seen(pool: Pool) -> No
 
 
 async def test_tallies_are_kept_before_a_run_has_ended(dsn: str, pool: Pool) -> None:
-    """Whether it was done, was skipped, crashed or crashed too often: nobody can have seen a count that is kept nowhere else."""
+    """However it ended, and when it crashed: nobody can have seen a count that is kept nowhere else."""
     kept: list[dict[str, int]] = []
     seen: list[dict[str, int]] = []
 
