@@ -22,6 +22,7 @@ from streamgauge.embedded import VOLATILE, PostgresServer, postgres_bin
 from tests.batches import make_batch
 from tests.consuming import SHARD, Consumer, consumer
 from tests.exporting import exporter, scrape
+from tests.postgres_pair import home
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbooks" / "backup-and-restore.md"
 PRODUCER = bytes(range(16))
@@ -81,12 +82,12 @@ async def check(c: Consumer) -> None:
 
 
 @pytest.fixture
-def other_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    home = Path("/tmp") / f"sg-backup-{tmp_path_factory.mktemp('x').parent.name}-{id(tmp_path_factory)}"
-    server = PostgresServer(home, settings=VOLATILE)
-    server.open()
-    yield server
-    server.close()
+def other_server() -> Iterator[PostgresServer]:
+    with home() as folder:
+        server = PostgresServer(folder, settings=VOLATILE)
+        server.open()
+        yield server
+        server.close()
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from database.connect import Pool, acquire, open_pool
 from database.migrate import migrate
 from database.settings import PostgresSettings
 from exporter import history_servers
-from streamgauge.processes import free_port
 from tests.batches import Store, make_batch
 from tests.debian_postgres import DebianPostgres, is_installed
 from tests.exporting import exporter, writer
+from tests.postgres_pair import home
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs the package postgresql-15")
 
@@ -52,12 +52,13 @@ class Pair:
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    made = Pair(Path(f"/tmp/sg-history-{free_port()}"))  # a unix socket's path is short
-    try:
-        made.open()
-        yield made
-    finally:
-        made.close()
+    with home() as folder:
+        made = Pair(folder)
+        try:
+            made.open()
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.fixture

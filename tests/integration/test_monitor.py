@@ -25,6 +25,7 @@ from streamgauge.embedded import PostgresServer, RedisServer
 from streamgauge.processes import free_port, start, stop, wait_until
 from tests.debian_postgres import DebianPostgres, is_installed
 from tests.exporting import exporter, samples, writer
+from tests.postgres_pair import home
 
 WITHIN_S = 4.0
 """Probes end after 2 s; the rest is for a machine that does other things."""
@@ -381,18 +382,23 @@ async def test_schedule_tells_what_is_overdue_and_what_failed(dsn: str, redis_ur
         assert (await components(client))["schedule"]["reason"] == "overdue: a"
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with home() as made:
+        yield made
+
+
 @pytest.mark.skipif(not is_installed(), reason="needs the package postgresql-15")
-async def test_a_replica_is_as_far_behind_as_its_heartbeat_row(tmp_path: Path, redis_url: str) -> None:
-    home = Path(f"/tmp/sg-standby-{free_port()}")  # a unix socket's path is short, and PostgreSQL is another user
-    primary = DebianPostgres(home / "a")
+async def test_a_replica_is_as_far_behind_as_its_heartbeat_row(folder: Path, redis_url: str) -> None:
+    primary = DebianPostgres(folder / "a")
     standby: DebianPostgres | None = None
     try:
         primary.open()
         primary.create_database("sg")
         await migrate(primary.dsn("sg"))
-        standby = primary.standby(home / "b")
+        standby = primary.standby(folder / "b")
         settings = {"STREAMGAUGE_POSTGRES_REPLICAS": standby.dsn("sg"), "STREAMGAUGE_REPLICA_LAG_S": "5"}
-        name = f"replica {home / 'b'}:5432"
+        name = f"replica {folder / 'b'}:5432"
         async with writer(primary.dsn("sg")) as rows, exporter(primary.dsn("sg"), redis_url, **settings) as client:
             found = (await components(client))[name]
             assert (found["status"], found["facts"]["lag_s"]) == ("unknown", None), "nobody touches the row"

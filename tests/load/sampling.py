@@ -181,13 +181,3 @@ def quantile(values: Sequence[float], q: float) -> float | None:
     """Return the value at rank ceil(q * n); None of nothing."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -int(-q * len(ordered) // 1) - 1))] if ordered else None
-
-
-def slope_an_hour(points: Sequence[tuple[float, float]]) -> float:
-    """Return how much the values grow in an hour, by least squares; 0 of less than two."""
-    if len(points) < 2:
-        return 0.0
-    mean_t = sum(t for t, _ in points) / len(points)
-    mean_v = sum(v for _, v in points) / len(points)
-    spread = sum((t - mean_t) ** 2 for t, _ in points)
-    return 3600 * sum((t - mean_t) * (v - mean_v) for t, v in points) / spread if spread else 0.0

@@ -7,7 +7,6 @@ import pytest
 from tests.load import overload, soak
 from tests.load.judging import judge_memory
 from tests.load.report import Picture, Progressing, Result, write
-from tests.load.sampling import slope_an_hour
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -36,12 +35,28 @@ def test_a_seed_is_a_fault_an_interval() -> None:
     assert all(fault.at_s % 60 + fault.lasts_s < 60 for fault in faults)
 
 
-def test_memory_that_grows_is_told() -> None:
-    flat, growing = Result("Soak", ""), Result("Soak", "")
-    judge_memory(flat, "redis", [(float(t), 100.0 + t % 7) for t in range(1800)], 1800.0)
-    judge_memory(growing, "redis", [(float(t), 100.0 + t / 10) for t in range(1800)], 1800.0)
-    assert flat.is_kept and not growing.is_kept
-    assert slope_an_hour([(float(t), 100.0 + t / 10) for t in range(1800)]) == pytest.approx(360.0)
+@pytest.mark.parametrize(
+    ("kept_grows", "taken_grows", "busy_s", "is_flat"),
+    [
+        (0.0, 0.0, (0, 0), True),
+        (0.1, 0.0, (0, 0), False),
+        (0.0, 0.0, (40, 20), True),
+        (0.0, 0.0, (20, 40), True),
+        (0.1, 0.0, (30, 30), False),
+        (0.0, 0.1, (30, 30), False),
+    ],
+)
+def test_memory_that_grows_is_told(
+    kept_grows: float, taken_grows: float, busy_s: tuple[int, int], is_flat: bool
+) -> None:
+    """MiB a second; what catching up took is kept so many seconds of a minute, in the first half and in the second."""
+    points = [
+        (t, 330.0 + taken_grows * t if t % 60 < busy_s[t >= 900] else 100.0 + t % 7 + kept_grows * t)
+        for t in range(1800)
+    ]
+    result = Result("Soak", "")
+    judge_memory(result, "aggregator", points, 1800.0)
+    assert result.is_kept == is_flat
 
 
 def test_a_run_replaces_its_own_section(tmp_path: Path) -> None:
