@@ -1,6 +1,5 @@
--- Main schema only: attempts whose process died, counted as soon as somebody takes the run over.
-
-COMMENT ON TABLE job_tallies IS 'Runs that ended by outcome, and attempts that crashed; outlives their rows.';
+-- Main schema only: attempts whose process died, counted as soon as somebody takes the run over: beside the outcomes
+-- of runs, though no run ends so.
 
 CREATE FUNCTION tally_crash() RETURNS trigger
 LANGUAGE plpgsql AS $$
