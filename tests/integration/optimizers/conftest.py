@@ -2,15 +2,13 @@
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.debian_postgres import DebianPostgres, is_installed
 from tests.integration.optimizers.ill import Ill, empty, opened
+from tests.postgres_pair import home
 from tests.servers import Servers
 
 
@@ -20,12 +18,11 @@ def postgres_15() -> Iterator[DebianPostgres]:
     if not is_installed():
         why = "PostgreSQL 15 is not installed: apt-get install postgresql-15 postgresql-15-hypopg"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
-    home = Path(tempfile.mkdtemp(prefix="sg-pg15-", dir="/tmp"))
-    server = DebianPostgres(home)
-    server.open()
-    yield server
-    server.close()
-    shutil.rmtree(home)
+    with home() as folder:
+        server = DebianPostgres(folder)
+        server.open()
+        yield server
+        server.close()
 
 
 @pytest.fixture(scope="session")

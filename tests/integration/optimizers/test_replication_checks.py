@@ -1,10 +1,7 @@
 """R checks: standbys that lag, slots that keep WAL for nobody."""
 
-import shutil
-import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -16,6 +13,7 @@ from optimizers.checks.r1_replica_lag import ReplicaLag
 from optimizers.checks.r2_slots import Slots
 from tests.debian_postgres import DebianPostgres
 from tests.integration.optimizers.ill import Ill
+from tests.postgres_pair import home
 
 only_15 = pytest.mark.parametrize("ill_dsn", ["15"], indirect=True, ids=["postgres15"])
 only_18 = pytest.mark.parametrize("ill_dsn", ["18"], indirect=True, ids=["postgres18"])
@@ -25,11 +23,10 @@ EAGER = ReplicaLag(lag_s_warn=0.2, lag_s_critical=3600)
 @pytest.fixture
 def standby(postgres_15: DebianPostgres) -> Iterator[DebianPostgres]:
     """A standby of the private PostgreSQL 15."""
-    home = Path(tempfile.mkdtemp(prefix="sg-st15-", dir="/tmp"))
-    server = postgres_15.standby(home)
-    yield server
-    server.close()
-    shutil.rmtree(home)
+    with home() as folder:
+        server = postgres_15.standby(folder)
+        yield server
+        server.close()
 
 
 @asynccontextmanager
